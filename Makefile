@@ -1,0 +1,59 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick lint bench claims docs clean
+
+VENV := .venv
+PYTHON ?= python3
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
+
+help:
+	@echo "make demo    set up, then assess a model of real health data, apply a control and measure again"
+	@echo "make test    set up, then run the whole test suite"
+	@echo "make quick   the tests that take under two minutes"
+	@echo "make lint    style, types and layers"
+	@echo "make bench   all benchmarks, with peers in environments of their own"
+	@echo "make claims  each promise with the evidence behind it"
+	@echo "make docs    the documentation site, into site/"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.examples: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing Holdfast and its examples into $(VENV) (about a minute) ..."
+	@$(PIP) install -c constraints.txt -e '.[examples]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing Holdfast with everything its tests need into $(VENV) (about two minutes) ..."
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.examples
+
+$(VENV)/.docs: $(VENV)/.dev
+	@$(PIP) install -c constraints.txt -e '.[docs]'
+	@touch $@
+
+demo: $(VENV)/.examples
+	@$(VENV)/bin/python -m examples.care_management
+
+test: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest
+
+quick: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.dev
+	$(VENV)/bin/python -m benchmarks
+
+claims: $(VENV)/.dev
+	$(VENV)/bin/python -m benchmarks.claims
+
+docs: $(VENV)/.docs
+	$(VENV)/bin/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) site dist .pytest_cache .mypy_cache .ruff_cache

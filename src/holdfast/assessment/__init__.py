@@ -1,0 +1,1 @@
+"""The assessment: planned, run, gated and compared."""

@@ -1,0 +1,92 @@
+"""The assessment document: everything that was found about one target at one time, in one versioned JSON file.
+
+Reports, the gate and the console are renderings of this document and compute nothing themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from holdfast.core.evidence import Document, Evidence, Finite
+from holdfast.risk.register import Decision, RiskRegister
+from holdfast.threats.derivation import Threat
+
+SCHEMA: Literal["holdfast-assessment/1"] = "holdfast-assessment/1"
+
+
+class SystemSummary(Document):
+    """The system as it was described, without its paths' contents."""
+
+    name: str
+    owner: str | None = None
+    file: str
+    model_path: str | None = None
+    framework: str
+    modality: str
+    facts: dict[str, tuple[str, ...]]
+    controls: tuple[str, ...] = ()
+    answers: str = "as computed"
+    defaults: tuple[str, ...] = ()
+
+
+class DataSummary(Document):
+    """One data set that was used."""
+
+    name: str
+    rows: int
+    features: int
+    classes: tuple[str, ...]
+    sensitive: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
+class Utility(Document):
+    """How well the model does its job on the holdout rows; a control's cost is a difference of these."""
+
+    rows: int
+    accuracy: Finite
+    accuracy_low: Finite
+    accuracy_high: Finite
+    majority_share: Finite
+    auc: Finite | None = None
+
+
+class Assessment(Document):
+    """The primary artefact.
+
+    Attributes:
+        format: the schema's version.
+        created, seconds: when it was made (RFC 3339, UTC), and how long measuring took.
+        holdfast, versions: what made it.
+        digests: of model, train, holdout, recipe and the system file.
+        seed, budget: with the digests, decide everything but the times.
+        threats: the whole catalogue as it stands for this system.
+        evidence: of every probe that was planned, whatever its status.
+        register: the risks.
+        decisions: those recorded, lapsed ones included.
+        personal_values: whether the user opted in to values in examples.
+    """
+
+    format: Literal["holdfast-assessment/1"] = SCHEMA
+    created: str
+    seconds: Finite
+    holdfast: str
+    versions: dict[str, str]
+    system: SystemSummary
+    data: tuple[DataSummary, ...]
+    utility: Utility | None
+    digests: dict[str, str]
+    seed: int
+    budget: str
+    threats: tuple[Threat, ...]
+    evidence: tuple[Evidence, ...]
+    register: RiskRegister
+    decisions: tuple[Decision, ...] = ()
+    personal_values: bool = False
+    notes: tuple[str, ...] = Field(default=())
+
+    def evidence_for(self, threat: str) -> tuple[Evidence, ...]:
+        """All evidence about one threat."""
+        return tuple(item for item in self.evidence if threat in item.threats)

@@ -1,0 +1,1 @@
+"""Attacks through training rows."""

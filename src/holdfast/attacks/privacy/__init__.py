@@ -1,0 +1,1 @@
+"""Attacks on what a model gives away about its training rows."""

@@ -1,0 +1,190 @@
+"""Intervals and comparisons for success counts.
+
+Shown intervals are exact (Clopper and Pearson 1934); intervals inside the Monte Carlo are Jeffreys' (Brown, Cai and
+DasGupta 2001). Rows that come in clusters, such as several inputs of one patient, are corrected by the design effect
+(Kish 1965) with the ANOVA estimate of the intra-cluster correlation (Donner and Klar 2000). Before and after a change
+the same rows are compared as discordant pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from holdfast.core.errors import InvalidData
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """A share of successes with its interval.
+
+    Attributes:
+        successes, trials: what was counted.
+        value: successes / trials, or NaN when nothing was tried.
+        low, high: the interval, in [0, 1].
+        effective_trials: trials divided by the design effect.
+    """
+
+    successes: int
+    trials: int
+    value: float
+    low: float
+    high: float
+    effective_trials: float
+
+
+def clopper_pearson(successes: float, trials: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The exact interval for a binomial share; fractional counts, from a design effect, are allowed.
+
+    Source: Clopper and Pearson (1934), by the beta quantiles.
+    """
+    _check_counts(successes, trials)
+    if trials == 0:
+        return 0.0, 1.0
+    tail = (1 - confidence) / 2
+    low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, trials - successes + 1))
+    high = 1.0 if successes == trials else float(stats.beta.ppf(1 - tail, successes + 1, trials - successes))
+    return low, high
+
+
+def jeffreys(successes: float, trials: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Jeffreys' interval, Beta(k + 1/2, n - k + 1/2), with the ends 0 and 1 where k is 0 or n.
+
+    Source: Brown, Cai and DasGupta (2001), section 4.3.
+    """
+    _check_counts(successes, trials)
+    if trials == 0:
+        return 0.0, 1.0
+    tail = (1 - confidence) / 2
+    posterior = stats.beta(successes + 0.5, trials - successes + 0.5)
+    low = 0.0 if successes == 0 else float(posterior.ppf(tail))
+    high = 1.0 if successes == trials else float(posterior.ppf(1 - tail))
+    return low, high
+
+
+def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson's score interval, the one the robustness literature prints.
+
+    Source: Wilson (1927); Brown, Cai and DasGupta (2001), equation 4.
+    """
+    _check_counts(successes, trials)
+    if trials == 0:
+        return 0.0, 1.0
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    share = successes / trials
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def intra_cluster_correlation(success: ArrayLike, cluster: ArrayLike) -> float:
+    """The ANOVA estimate of the intra-cluster correlation, in [0, 1].
+
+    With no success or only successes the data cannot show it; it is then 1, the careful choice.
+    """
+    outcome = np.asarray(success, dtype=float)
+    _, member = np.unique(np.asarray(cluster), return_inverse=True)
+    sizes = np.bincount(member)
+    clusters, rows = len(sizes), len(outcome)
+    if outcome.min(initial=1) == outcome.max(initial=0) or clusters < 2 or clusters == rows:
+        return 0.0 if clusters == rows else 1.0
+    means = np.bincount(member, weights=outcome) / sizes
+    between = float(np.sum(sizes * (means - outcome.mean()) ** 2) / (clusters - 1))
+    within = float(np.sum((outcome - means[member]) ** 2) / (rows - clusters))
+    typical = (rows - float(np.sum(sizes**2)) / rows) / (clusters - 1)
+    total = between + (typical - 1) * within
+    return float(np.clip((between - within) / total, 0.0, 1.0)) if total > 0 else 1.0
+
+
+def rate(success: ArrayLike, cluster: ArrayLike | None = None, confidence: float = CONFIDENCE) -> Rate:
+    """The share of successes with its exact interval, widened by the design effect when rows are clustered.
+
+    Args:
+        success: (n,) booleans.
+        cluster: (n,) labels of the unit each row belongs to; None when rows are independent.
+        confidence: the nominal coverage.
+    """
+    outcome = np.asarray(success, dtype=bool)
+    trials, successes = len(outcome), int(outcome.sum())
+    effective = float(trials)
+    if cluster is not None and trials:
+        effective = trials / _design_effect(outcome, np.asarray(cluster))
+    scale = effective / trials if trials else 1.0
+    low, high = clopper_pearson(successes * scale, effective, confidence)
+    value = successes / trials if trials else float("nan")
+    return Rate(successes=successes, trials=trials, value=value, low=low, high=high, effective_trials=effective)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedChange:
+    """What a change did to the same rows.
+
+    Attributes:
+        fixed: rows that failed before and hold after.
+        broken: rows that held before and fail after.
+        trials: rows compared.
+        probability_helps: P(fixed > broken among discordant rows), Beta(fixed + 1/2, broken + 1/2) above 1/2.
+        difference: success rate before minus after; positive means the attack got weaker.
+        low, high: the 95 % interval of the difference.
+    """
+
+    fixed: int
+    broken: int
+    trials: int
+    probability_helps: float
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """`helps`, `harms` or `no evidence of help`, by whether the interval of the difference excludes zero."""
+        if self.low > 0:
+            return "helps"
+        return "harms" if self.high < 0 else "no evidence of help"
+
+
+def paired_change(before: ArrayLike, after: ArrayLike, confidence: float = CONFIDENCE) -> PairedChange:
+    """Compare attack success on the same rows and seeds before and after a change.
+
+    The interval is Wald's with half a pair added to each cell of the two-by-two table, whose coverage stays close to
+    nominal for small samples and few discordant rows.
+
+    Source: Agresti and Min (2005), "Simple improved confidence intervals for comparing matched proportions".
+
+    Args:
+        before, after: (n,) booleans, success of the attack on each row.
+
+    Raises:
+        InvalidData: the two do not describe the same number of rows.
+    """
+    first, second = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    if first.shape != second.shape or first.ndim != 1:
+        raise InvalidData(f"paired comparison of {first.shape} with {second.shape} rows")
+    trials = len(first)
+    fixed, broken = int((first & ~second).sum()), int((~first & second).sum())
+    padded, gained, lost = trials + 2, fixed + 0.5, broken + 0.5
+    centre = (gained - lost) / padded
+    half = float(stats.norm.ppf((1 + confidence) / 2)) * np.sqrt(gained + lost - (gained - lost) ** 2 / padded) / padded
+    low, high = max(-1.0, float(centre - half)), min(1.0, float(centre + half))
+    helps = float(stats.beta.sf(0.5, fixed + 0.5, broken + 0.5))
+    difference = (fixed - broken) / trials if trials else 0.0
+    return PairedChange(
+        fixed=fixed, broken=broken, trials=trials, probability_helps=helps, difference=difference, low=low, high=high
+    )
+
+
+def _design_effect(outcome: NDArray[np.bool_], cluster: NDArray[np.generic]) -> float:
+    sizes = np.unique(cluster, return_counts=True)[1]
+    typical = float(np.sum(sizes**2)) / len(outcome)
+    return max(1.0, 1 + (typical - 1) * intra_cluster_correlation(outcome, cluster))
+
+
+def _check_counts(successes: float, trials: float) -> None:
+    if not 0 <= successes <= trials:
+        raise InvalidData(f"{successes} successes in {trials} trials")

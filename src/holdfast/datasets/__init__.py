@@ -1,0 +1,1 @@
+"""Tables, arrays and images from files, with splits and digests."""

@@ -1,0 +1,1 @@
+"""Group differences, with intervals."""

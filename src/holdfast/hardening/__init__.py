@@ -1,0 +1,1 @@
+"""Controls that change the model or its answers."""

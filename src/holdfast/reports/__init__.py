@@ -1,0 +1,1 @@
+"""Renderings of an assessment: terminal, HTML, SARIF, JUnit, Markdown, PDF."""

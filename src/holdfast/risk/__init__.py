@@ -1,0 +1,1 @@
+"""Risk as annual loss: quantification from evidence, and the register."""

@@ -1,0 +1,1 @@
+"""The history of assessments in a SQL database."""
