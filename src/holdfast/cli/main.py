@@ -1,0 +1,70 @@
+"""The `holdfast` command.
+
+Each module of this room registers the commands of one group. Modules import what they need inside the command, so that
+`holdfast --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from typing import Annotated
+
+import typer
+
+import holdfast
+import holdfast.cli
+from holdfast.core.errors import HoldfastError
+
+app = typer.Typer(
+    name="holdfast",
+    help="Measure, quantify and lower the security risks of a machine-learning model.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+DESCRIBE = "Describe the system"
+MEASURE = "Measure"
+DECIDE = "Read, decide and gate"
+LOWER = "Lower the risk"
+SERVICE = "Files and settings"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"holdfast {holdfast.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Measure, quantify and lower the security risks of a machine-learning model."""
+
+
+def build() -> typer.Typer:
+    """The application with the commands of every module in this room that has `register(app)`."""
+    for module in sorted(name for _, name, _ in pkgutil.iter_modules(holdfast.cli.__path__) if name not in ("main", "output")):
+        importlib.import_module(f"holdfast.cli.{module}").register(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line; problems a user can solve end with one clear message and the error's exit code."""
+    try:
+        build()()
+    except HoldfastError as error:
+        sys.stderr.write(f"holdfast: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("holdfast: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
