@@ -1,0 +1,1 @@
+"""Benchmarks: what Holdfast claims about itself, measured beside its peers."""
