@@ -5,6 +5,8 @@ Reports, the gate and the console are renderings of this document and compute no
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Literal
 
 from pydantic import Field
@@ -67,6 +69,7 @@ class Assessment(Document):
         register: the risks.
         decisions: those recorded, lapsed ones included.
         personal_values: whether the user opted in to values in examples.
+        seal: SHA-256 of the document without the seal; it shows damage and careless edits, not a forger.
     """
 
     format: Literal["holdfast-assessment/1"] = SCHEMA
@@ -86,6 +89,17 @@ class Assessment(Document):
     decisions: tuple[Decision, ...] = ()
     personal_values: bool = False
     notes: tuple[str, ...] = Field(default=())
+    seal: str = ""
+
+    def sealed(self) -> Assessment:
+        """The same document with its seal set."""
+        return self.model_copy(update={"seal": self.computed_seal()})
+
+    def computed_seal(self) -> str:
+        """SHA-256, in hexadecimal, of the canonical JSON of everything but the seal."""
+        content = self.model_dump(mode="json", exclude={"seal"})
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
     def evidence_for(self, threat: str) -> tuple[Evidence, ...]:
         """All evidence about one threat."""
