@@ -134,6 +134,7 @@ class Target:
         model_path: the file the model was loaded from; None for a callable or an endpoint.
         show_values: whether the user allowed personal values in evidence.
         digests: of model, train, holdout and recipe.
+        notes: what loading had to assume, for the reader of the assessment.
         bare: the model without answer hardening, for an actor who holds the file; `model` itself when nothing hardens it.
     """
 
@@ -148,6 +149,7 @@ class Target:
     model_path: Path | None = None
     show_values: bool = False
     digests: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     bare: Model | None = None
 
     @property
