@@ -158,7 +158,7 @@ def test_the_control_hardens_what_is_served_and_leaves_the_file_bare():
 def test_attacks_see_the_hardened_answers_and_their_queries_are_counted():
     model = harden_answers(Table(), {"round": 1})
     oracle = Oracle(model, Access.SCORES, 1, budget=2)
-    oracle.watch(LOGITS[:1], np.array([0]), Ball(norm="linf", radius=5.0, low=-10, high=10))
+    oracle.watch(LOGITS[:1], np.array([0]), Ball(norm="linf", radius=9.0, low=-10, high=10))
     np.testing.assert_allclose(np.exp(oracle.scores(LOGITS[:1])), [[0.6, 0.3, 0.1, 0.025]], rtol=1e-4)
     assert oracle.ledger.queries[0] == -1
     oracle.scores(LOGITS[:1, ::-1].copy())
