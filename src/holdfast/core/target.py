@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -136,6 +136,8 @@ class Target:
         digests: of model, train, holdout and recipe.
         notes: what loading had to assume, for the reader of the assessment.
         bare: the model without answer hardening, for an actor who holds the file; `model` itself when nothing hardens it.
+        harden: puts the answer hardening of `model` around another model, so that an attacker's shadow models answer in the
+            form in which the target does; None when nothing hardens it.
     """
 
     name: str
@@ -151,6 +153,19 @@ class Target:
     digests: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     bare: Model | None = None
+    harden: Callable[[Model], Model] | None = None
+
+    def as_served(self, model: Model) -> Model:
+        """Another model of the same recipe as the service would show it.
+
+        Raises:
+            Unmeasured: the served model is hardened, and how is not known.
+        """
+        if self.harden is not None:
+            return self.harden(model)
+        if self.bare is not None and self.bare is not self.model:
+            raise Unmeasured("how the service hardens its answers is not known, so that shadow models cannot answer as it does")
+        return model
 
     @property
     def weights(self) -> Model:
