@@ -2,8 +2,9 @@
 
 Shown intervals are exact (Clopper and Pearson 1934); intervals inside the Monte Carlo are Jeffreys' (Brown, Cai and
 DasGupta 2001). Rows that come in clusters, such as several inputs of one patient, are corrected by the design effect
-(Kish 1965) with the ANOVA estimate of the intra-cluster correlation (Donner and Klar 2000). Before and after a change
-the same rows are compared as discordant pairs.
+(Kish 1965) with the ANOVA estimate of the intra-cluster correlation (Donner and Klar 2000) and, because that estimate is
+itself uncertain with few clusters, by the t quantile of Korn and Graubard (1998). Before and after a change the same rows
+are compared as discordant pairs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Rate:
         successes, trials: what was counted.
         value: successes / trials, or NaN when nothing was tried.
         low, high: the interval, in [0, 1].
-        effective_trials: trials divided by the design effect.
+        effective_trials: how many independent rows carry as much information; `trials` when rows are independent.
     """
 
     successes: int
@@ -67,7 +68,7 @@ def jeffreys(successes: float, trials: float, confidence: float = CONFIDENCE) ->
     return low, high
 
 
-def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson(successes: float, trials: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval, the one the robustness literature prints.
 
     Source: Wilson (1927); Brown, Cai and DasGupta (2001), equation 4.
@@ -80,6 +81,23 @@ def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def difference(successes: float, trials: float, other_successes: float, other_trials: float) -> tuple[float, float]:
+    """The 95 % interval of the difference between two independent shares, first minus second.
+
+    Source: Newcombe (1998), "Interval estimation for the difference between independent proportions", method 10.
+    """
+    low, high = wilson(successes, trials)
+    other_low, other_high = wilson(other_successes, other_trials)
+    if not trials or not other_trials:
+        return -1.0, 1.0
+    first, second = successes / trials, other_successes / other_trials
+    gap = first - second
+    return (
+        gap - float(np.hypot(first - low, other_high - second)),
+        gap + float(np.hypot(high - first, second - other_low)),
+    )
 
 
 def intra_cluster_correlation(success: ArrayLike, cluster: ArrayLike) -> float:
@@ -104,6 +122,9 @@ def intra_cluster_correlation(success: ArrayLike, cluster: ArrayLike) -> float:
 def rate(success: ArrayLike, cluster: ArrayLike | None = None, confidence: float = CONFIDENCE) -> Rate:
     """The share of successes with its exact interval, widened by the design effect when rows are clustered.
 
+    Source: Korn and Graubard (1998), "Confidence intervals for proportions with small expected number of positive counts
+    estimated from survey data", for the interval at the effective sample size.
+
     Args:
         success: (n,) booleans.
         cluster: (n,) labels of the unit each row belongs to; None when rows are independent.
@@ -113,7 +134,7 @@ def rate(success: ArrayLike, cluster: ArrayLike | None = None, confidence: float
     trials, successes = len(outcome), int(outcome.sum())
     effective = float(trials)
     if cluster is not None and trials:
-        effective = trials / _design_effect(outcome, np.asarray(cluster))
+        effective = effective_trials(outcome, np.asarray(cluster), confidence)
     scale = effective / trials if trials else 1.0
     low, high = clopper_pearson(successes * scale, effective, confidence)
     value = successes / trials if trials else float("nan")
@@ -149,16 +170,20 @@ class PairedChange:
         return "harms" if self.high < 0 else "no evidence of help"
 
 
-def paired_change(before: ArrayLike, after: ArrayLike, confidence: float = CONFIDENCE) -> PairedChange:
+def paired_change(
+    before: ArrayLike, after: ArrayLike, cluster: ArrayLike | None = None, confidence: float = CONFIDENCE
+) -> PairedChange:
     """Compare attack success on the same rows and seeds before and after a change.
 
     The interval is Wald's with half a pair added to each cell of the two-by-two table, whose coverage stays close to
-    nominal for small samples and few discordant rows.
+    nominal for small samples and few discordant rows. Clustered rows count as their effective number of rows.
 
     Source: Agresti and Min (2005), "Simple improved confidence intervals for comparing matched proportions".
 
     Args:
         before, after: (n,) booleans, success of the attack on each row.
+        cluster: (n,) labels of the unit each row belongs to; None when rows are independent.
+        confidence: the nominal coverage.
 
     Raises:
         InvalidData: the two do not describe the same number of rows.
@@ -168,21 +193,48 @@ def paired_change(before: ArrayLike, after: ArrayLike, confidence: float = CONFI
         raise InvalidData(f"paired comparison of {first.shape} with {second.shape} rows")
     trials = len(first)
     fixed, broken = int((first & ~second).sum()), int((~first & second).sum())
-    padded, gained, lost = trials + 2, fixed + 0.5, broken + 0.5
+    effective = float(trials)
+    if cluster is not None and trials:
+        effective = effective_trials(first.astype(float) - second.astype(float), np.asarray(cluster), confidence)
+    scale = effective / trials if trials else 1.0
+    padded, gained, lost = effective + 2, fixed * scale + 0.5, broken * scale + 0.5
     centre = (gained - lost) / padded
     half = float(stats.norm.ppf((1 + confidence) / 2)) * np.sqrt(gained + lost - (gained - lost) ** 2 / padded) / padded
     low, high = max(-1.0, float(centre - half)), min(1.0, float(centre + half))
-    helps = float(stats.beta.sf(0.5, fixed + 0.5, broken + 0.5))
+    helps = float(stats.beta.sf(0.5, gained, lost))
     difference = (fixed - broken) / trials if trials else 0.0
     return PairedChange(
         fixed=fixed, broken=broken, trials=trials, probability_helps=helps, difference=difference, low=low, high=high
     )
 
 
-def _design_effect(outcome: NDArray[np.bool_], cluster: NDArray[np.generic]) -> float:
-    sizes = np.unique(cluster, return_counts=True)[1]
-    typical = float(np.sum(sizes**2)) / len(outcome)
-    return max(1.0, 1 + (typical - 1) * intra_cluster_correlation(outcome, cluster))
+def effective_trials(outcome: ArrayLike, cluster: ArrayLike, confidence: float = CONFIDENCE) -> float:
+    """How many independent rows say as much about a mean as these clustered ones.
+
+    The rows divided by the design effect, times (t_rows / t_clusters)^2 to pay for a design effect that was estimated from
+    few clusters. An outcome that never varies shows no correlation; the design effect is then the careful one, of clusters
+    whose rows are all alike, and needs no such payment.
+
+    Source: Kish (1965) for unequal sizes, sum(m^2) / sum(m); Korn and Graubard (1998), equation 4.
+
+    Args:
+        outcome: (n,) booleans or numbers.
+        cluster: (n,) labels of the unit each row belongs to.
+        confidence: of the interval that it is for.
+    """
+    values, member = np.asarray(outcome, dtype=float), np.asarray(cluster)
+    rows = len(values)
+    sizes = np.unique(member, return_counts=True)[1]
+    clusters = len(sizes)
+    if rows == 0 or clusters == rows:
+        return float(rows)
+    typical = float(np.sum(sizes**2)) / rows
+    effect = max(1.0, 1 + (typical - 1) * intra_cluster_correlation(values, member))
+    if clusters == 1 or values.min() == values.max():
+        return rows / effect
+    tail = (1 + confidence) / 2
+    payment = float(stats.t.ppf(tail, rows - 1) / stats.t.ppf(tail, clusters - 1)) ** 2
+    return rows / effect * payment
 
 
 def _check_counts(successes: float, trials: float) -> None:
