@@ -66,6 +66,7 @@ class Assessment(Document):
         seed, budget: with the digests, decide everything but the times.
         threats: the whole catalogue as it stands for this system.
         evidence: of every probe that was planned, whatever its status.
+        measurable: threats that some installed probe measures, whether or not it was run.
         register: the risks.
         decisions: those recorded, lapsed ones included.
         personal_values: whether the user opted in to values in examples.
@@ -85,6 +86,7 @@ class Assessment(Document):
     budget: str
     threats: tuple[Threat, ...]
     evidence: tuple[Evidence, ...]
+    measurable: tuple[str, ...] = ()
     register: RiskRegister
     decisions: tuple[Decision, ...] = ()
     personal_values: bool = False

@@ -71,9 +71,7 @@ def read_document(path: Path, kind: type[D], what: str) -> D:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(
-            f"this is not {what}: {field + ': ' if field else ''}{first['msg']}", where=str(path)
-        ) from error
+        raise ConfigurationError(f"this is not {what}: {field + ': ' if field else ''}{first['msg']}", where=str(path)) from error
 
 
 def read_assessment(path: Path) -> Assessment:
@@ -86,7 +84,9 @@ def read_assessment(path: Path) -> Assessment:
     assessment = read_document(path, Assessment, "an assessment of format holdfast-assessment/1")
     if assessment.seal != assessment.computed_seal():
         raise IntegrityFailure(
-            "the assessment was changed after it was made", where=str(path), hint="Run holdfast assess again; do not edit the file."
+            "the assessment was changed after it was made",
+            where=str(path),
+            hint="Make it again with holdfast assess.",
         )
     return assessment
 

@@ -47,8 +47,10 @@ def _root(
 
 def build() -> typer.Typer:
     """The application with the commands of every module in this room that has `register(app)`."""
-    for module in sorted(name for _, name, _ in pkgutil.iter_modules(holdfast.cli.__path__) if name not in ("main", "output")):
-        importlib.import_module(f"holdfast.cli.{module}").register(app)
+    for name in sorted(module.name for module in pkgutil.iter_modules(holdfast.cli.__path__) if module.name != "main"):
+        module = importlib.import_module(f"holdfast.cli.{name}")
+        if hasattr(module, "register"):
+            module.register(app)
     return app
 
 

@@ -6,6 +6,8 @@ error's `exit_code`: 2 for usage and configuration, 4 for integrity failures.
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class HoldfastError(Exception):
     """A problem a user can cause or solve.
@@ -83,7 +85,7 @@ class QueryBudgetExceeded(HoldfastError):
 class CannotMeasure(HoldfastError):
     """A probe cannot give a number. The subclass says which of the four reasons it is; none of them means safe."""
 
-    status = "failed"
+    status: Literal["failed", "not_applicable", "unmeasured", "inconclusive"] = "failed"
 
 
 class NotApplicable(CannotMeasure):

@@ -1,0 +1,238 @@
+"""The gate: a policy over an assessment, for continuous integration.
+
+Exit codes: 0 pass, 1 breached, 2 usage or configuration error, 3 inconclusive, 4 integrity failure. What was not measured
+never passes: a rule about a threat without a measurement is inconclusive, and so is a policy that requires a measurement
+which is not there. A known breach outranks an inconclusive rule.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from holdfast.assessment.document import Assessment
+from holdfast.core.errors import ConfigurationError
+from holdfast.core.evidence import Document, Evidence
+from holdfast.core.statistics import rate
+
+PASS, BREACHED, INCONCLUSIVE = 0, 1, 3
+LARGEST_POLICY = 1024 * 1024
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ThreatRule(BaseModel):
+    """Bounds for one threat.
+
+    Attributes:
+        max_success: the upper end of the 95 % interval of the success rate may not exceed it.
+        max_excess: as `max_success`, for the success above what chance alone gives.
+        max_annual_loss_p95: the largest 95 % point of annual loss over the threat's risks.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_success: Share | None = None
+    max_excess: Share | None = None
+    max_annual_loss_p95: Annotated[float, Field(ge=0)] | None = None
+
+
+class Policy(BaseModel):
+    """What must hold.
+
+    Attributes:
+        require: threats that must be measured; `measurable` (the default) stands for all that some installed probe is about.
+        threats: rules by threat id.
+        max_exceeds_appetite: the largest allowed probability that the total annual loss exceeds the appetite.
+        max_annual_loss_p95: of the total.
+        min_accuracy: the lower end of the holdout accuracy's interval must reach it.
+        accept_decided: leave out risks on which a decision to accept or transfer is in force.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    require: list[str] | Literal["measurable"] = "measurable"
+    threats: dict[str, ThreatRule] = {}
+    max_exceeds_appetite: Share | None = None
+    max_annual_loss_p95: Annotated[float, Field(ge=0)] | None = None
+    min_accuracy: Share | None = None
+    accept_decided: bool = True
+
+
+class Finding(Document):
+    """One rule that does not hold, or that cannot be judged."""
+
+    outcome: Literal["breached", "inconclusive"]
+    rule: str
+    threat: str | None
+    message: str
+
+
+class GateResult(Document):
+    """The outcome of a gate and every rule that did not simply pass."""
+
+    code: Literal[0, 1, 3]
+    findings: tuple[Finding, ...]
+    waived: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """`pass`, `breached` or `inconclusive`."""
+        return {PASS: "pass", BREACHED: "breached", INCONCLUSIVE: "inconclusive"}[self.code]
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a policy file.
+
+    Raises:
+        ConfigurationError: it is missing, no YAML mapping, or has unknown keys or wrong values.
+    """
+    try:
+        if path.stat().st_size > LARGEST_POLICY:
+            raise ConfigurationError("the policy is larger than 1 MiB", where=str(path))
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ConfigurationError("YAML aliases are not allowed", where=str(path))
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the policy: {error.strerror}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError("the policy is not UTF-8", where=str(path)) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigurationError(f"the policy is not valid YAML: {str(error).splitlines()[0]}", where=str(path)) from error
+    if not isinstance(content, dict):
+        raise ConfigurationError("the policy is not a mapping", where=str(path))
+    try:
+        return Policy.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{field}: {first['msg']}", where=str(path)) from error
+
+
+def apply_gate(assessment: Assessment, policy: Policy) -> GateResult:
+    """Judge an assessment by a policy.
+
+    Raises:
+        ConfigurationError: the policy names a threat that the catalogue does not have.
+    """
+    known = {threat.id: threat for threat in assessment.threats}
+    required = policy.require if isinstance(policy.require, list) else []
+    for threat in [*policy.threats, *required]:
+        if threat not in known:
+            raise ConfigurationError(
+                f"the policy names {threat!r}, which the catalogue does not have", hint="See: holdfast threats --all"
+            )
+    waived = _waived(assessment) if policy.accept_decided else frozenset()
+    findings: list[Finding] = []
+    for threat in _required(assessment, policy):
+        state = _state(assessment, threat)
+        if threat not in waived and state not in ("measured", "not applicable"):
+            findings.append(_inconclusive("require", threat, f"{known[threat].name} is {state}: {_reason(assessment, threat)}"))
+    for threat, rule in policy.threats.items():
+        if known[threat].applicability != "excluded" and threat not in waived:
+            findings += _judge_threat(assessment, threat, rule)
+    findings += _judge_totals(assessment, policy)
+    outcomes = {finding.outcome for finding in findings}
+    code: Literal[0, 1, 3] = 1 if "breached" in outcomes else 3 if "inconclusive" in outcomes else 0
+    return GateResult(code=code, findings=tuple(findings), waived=tuple(sorted(waived)))
+
+
+def _required(assessment: Assessment, policy: Policy) -> list[str]:
+    wanted = policy.require if isinstance(policy.require, list) else assessment.measurable
+    return [threat for threat in wanted if _applicability(assessment, threat) != "excluded"]
+
+
+def _applicability(assessment: Assessment, threat: str) -> str:
+    return next(item.applicability for item in assessment.threats if item.id == threat)
+
+
+def _state(assessment: Assessment, threat: str) -> str:
+    """`measured` if some evidence is, and none could have said something and did not.
+
+    A probe's `not_applicable` rests on a verified fact of the target; alone it leaves the threat `not applicable`.
+    """
+    states = {item.status for item in assessment.evidence_for(threat)}
+    for state in ("failed", "inconclusive", "unmeasured"):
+        if state in states:
+            return state
+    return "measured" if "measured" in states else "not applicable" if states else "unmeasured"
+
+
+def _reason(assessment: Assessment, threat: str) -> str:
+    reasons = [item.reason for item in assessment.evidence_for(threat) if item.status != "measured"]
+    return reasons[0].splitlines()[0] if reasons else "no probe measured it"
+
+
+def _waived(assessment: Assessment) -> frozenset[str]:
+    """Threats all of whose risks are accepted or transferred by a decision in force."""
+    decided = {
+        decision.risk
+        for decision in assessment.decisions
+        if decision.state == "in force" and decision.choice in ("accept", "transfer")
+    }
+    risks: dict[str, list[bool]] = {}
+    for risk in assessment.register.risks:
+        risks.setdefault(risk.threat, []).append(risk.id in decided)
+    return frozenset(threat for threat, states in risks.items() if all(states))
+
+
+def _judge_threat(assessment: Assessment, threat: str, rule: ThreatRule) -> list[Finding]:
+    findings = []
+    measured = [item for item in assessment.evidence_for(threat) if item.status == "measured"]
+    state = _state(assessment, threat)
+    for name, bound in (("max_success", rule.max_success), ("max_excess", rule.max_excess)):
+        if bound is None:
+            continue
+        where = f"threats.{threat}.{name}"
+        rates = [(item, _upper(item, item.chance if name == "max_excess" else 0.0)) for item in measured if item.rows]
+        for item, upper in rates:
+            if upper > bound:
+                message = f"{item.probe}: success may be up to {upper:.1%} (95 % upper bound), above {bound:.1%}"
+                findings.append(Finding(outcome="breached", rule=where, threat=threat, message=message))
+        if state != "not applicable" and (not rates or state != "measured"):
+            findings.append(_inconclusive(where, threat, f"{threat} is {state}: {_reason(assessment, threat)}"))
+    if rule.max_annual_loss_p95 is not None:
+        where = f"threats.{threat}.max_annual_loss_p95"
+        losses = [risk.annual.p95 for risk in assessment.register.risks if risk.threat == threat]
+        if losses and max(losses) > rule.max_annual_loss_p95:
+            loss = f"{max(losses):,.0f} {assessment.register.unit}"
+            message = f"annual loss may reach {loss} (95 % point), above {rule.max_annual_loss_p95:,.0f}"
+            findings.append(Finding(outcome="breached", rule=where, threat=threat, message=message))
+        elif state != "not applicable" and (not losses or state != "measured"):
+            findings.append(_inconclusive(where, threat, f"{threat} is {state}: its loss rests on no measurement"))
+    return findings
+
+
+def _upper(evidence: Evidence, chance: float) -> float:
+    clusters = [row.cluster or row.unit for row in evidence.rows] if any(row.cluster for row in evidence.rows) else None
+    upper = rate([row.success for row in evidence.rows], clusters).high
+    return max(0.0, (upper - chance) / (1 - chance)) if chance < 1 else 0.0
+
+
+def _judge_totals(assessment: Assessment, policy: Policy) -> list[Finding]:
+    findings = []
+    register = assessment.register
+    if policy.max_exceeds_appetite is not None:
+        if register.exceeds_appetite is None:
+            findings.append(_inconclusive("max_exceeds_appetite", None, "the system file declares no appetite"))
+        elif register.exceeds_appetite > policy.max_exceeds_appetite:
+            message = f"P(annual loss > appetite) is {register.exceeds_appetite:.1%}, above {policy.max_exceeds_appetite:.1%}"
+            findings.append(Finding(outcome="breached", rule="max_exceeds_appetite", threat=None, message=message))
+    if policy.max_annual_loss_p95 is not None and register.total.p95 > policy.max_annual_loss_p95:
+        loss = f"{register.total.p95:,.0f} {register.unit}"
+        message = f"total annual loss may reach {loss} (95 % point), above {policy.max_annual_loss_p95:,.0f}"
+        findings.append(Finding(outcome="breached", rule="max_annual_loss_p95", threat=None, message=message))
+    if policy.min_accuracy is not None:
+        if assessment.utility is None:
+            findings.append(_inconclusive("min_accuracy", None, "the model's accuracy was not measured"))
+        elif assessment.utility.accuracy_low < policy.min_accuracy:
+            message = f"accuracy may be as low as {assessment.utility.accuracy_low:.1%}, below {policy.min_accuracy:.1%}"
+            findings.append(Finding(outcome="breached", rule="min_accuracy", threat=None, message=message))
+    return findings
+
+
+def _inconclusive(rule: str, threat: str | None, message: str) -> Finding:
+    return Finding(outcome="inconclusive", rule=rule, threat=threat, message=message)

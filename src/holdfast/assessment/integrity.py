@@ -1,0 +1,28 @@
+"""Whether an assessment is about the model and data that are there now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from holdfast.assessment.document import Assessment
+from holdfast.assessment.loading import load_target
+from holdfast.core.errors import IntegrityFailure
+from holdfast.threats.reader import read_system
+
+CHECKED = ("model", "train", "holdout")
+
+
+def check_current(assessment: Assessment, system_file: Path, trust: Collection[str] = ()) -> None:
+    """Compare the digests of an assessment with those of the files that the system file names.
+
+    Raises:
+        IntegrityFailure: a model or data file is not the one that was measured.
+        HoldfastError: the system file or what it names cannot be read.
+    """
+    current = load_target(read_system(system_file), system_file, trust=trust).digests
+    for name in CHECKED:
+        if assessment.digests.get(name) != current.get(name):
+            raise IntegrityFailure(
+                f"the {name} is not the one that was assessed", where=str(system_file), hint="Run holdfast assess again."
+            )

@@ -1,0 +1,221 @@
+"""plan, assess and history: what will be measured, measuring it, and what was measured before."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from holdfast.cli.output import DEFAULT_SYSTEM, Json, SystemFile, console, emit_json, say
+
+Budget = Annotated[str, typer.Option(help="quick, standard, thorough, or a time such as 90s, 10m or 2h.")]
+Seed = Annotated[int, typer.Option(help="Decides everything random; the same seed gives the same evidence.")]
+Only = Annotated[list[str] | None, typer.Option("--only", metavar="PROBE", help="Run only this probe; may be repeated.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; the number of cores by default.")]
+Trust = Annotated[
+    list[str] | None, typer.Option("--trust", metavar="SHA256", help="Digest of a file that may run code; may be repeated.")
+]
+ShowValues = Annotated[
+    bool, typer.Option("--show-values", help="Put personal values into examples; without it only row ids appear.")
+]
+STORE_VARIABLE = "HOLDFAST_STORE"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    from holdfast.cli.main import DECIDE, MEASURE
+
+    app.command("plan", rich_help_panel=MEASURE)(plan)
+    app.command("assess", rich_help_panel=MEASURE)(assess)
+    app.command("history", rich_help_panel=DECIDE)(history)
+
+
+def plan(
+    system: SystemFile = DEFAULT_SYSTEM,
+    budget: Budget = "standard",
+    only: Only = None,
+    workers: Workers = None,
+    trust: Trust = None,
+    json: Json = False,
+) -> None:
+    """Show which probes will run for which threat and actor, their time, and what stays unmeasured and why."""
+    from holdfast.assessment.run import prepare
+
+    made = prepare(Path(system), budget=budget, only=only, workers=workers, trust=trust or ()).plan
+    if json:
+        emit_json(made)
+    else:
+        _print_plan(made)
+
+
+def assess(
+    system: SystemFile = DEFAULT_SYSTEM,
+    budget: Budget = "standard",
+    seed: Seed = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the assessment.")] = Path("assessment.json"),
+    html: Annotated[Path | None, typer.Option(help="Also write the HTML report.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Take up an interrupted run.")] = False,
+    only: Only = None,
+    workers: Workers = None,
+    trust: Trust = None,
+    show_values: ShowValues = False,
+    json: Json = False,
+) -> None:
+    """Attack the model, quantify the risks, and write the assessment."""
+    from holdfast.assessment.files import write_document, write_text
+    from holdfast.assessment.run import prepare
+    from holdfast.cli.progress import Watcher
+
+    started = time.monotonic()
+    run = prepare(Path(system), budget=budget, seed=seed, only=only, workers=workers, trust=trust or (), show_values=show_values)
+    with Watcher(len(run.plan.probes), run.plan.seconds) as watcher:
+        try:
+            run.measure(
+                resume=resume,
+                workers=run.plan.workers,
+                progress=watcher,
+                on_done=lambda name, evidence: watcher.finished(name, evidence.status.replace("_", " "), _headline(evidence)),
+            )
+        except KeyboardInterrupt:
+            kept = len(run.evidence)
+            sys.stderr.write(
+                f"\nInterrupted. {kept} of {len(run.plan.probes)} probes are kept; go on with: holdfast assess {system} --resume\n"
+            )
+            raise
+    assessment = run.finish(started=started)
+    write_document(output, assessment)
+    record(assessment, Path(system))
+    if html:
+        from holdfast.reports.html import render_html
+
+        write_text(html, render_html(assessment))
+    if json:
+        emit_json(assessment)
+        return
+    from holdfast.reports.terminal import print_summary
+
+    print_summary(assessment, console())
+    say(
+        f"\nAssessment: {output}"
+        + (f"\nReport:     {html}" if html else f"\nReport:     holdfast report {output} --html report.html")
+    )
+
+
+def history(
+    system: SystemFile = DEFAULT_SYSTEM,
+    limit: Annotated[int, typer.Option(min=1, help="How many of the latest.")] = 20,
+    json: Json = False,
+) -> None:
+    """List earlier assessments of this project, newest first."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    store = _store(Path(system))
+    try:
+        entries = store.entries(limit=limit)
+    finally:
+        store.close()
+    if json:
+        emit_json([{key: value for key, value in vars(entry).items() if key != "document"} for entry in entries])
+        return
+    if not entries:
+        say("No assessment has been recorded here yet. Run: holdfast assess")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading, justify in (("made (UTC)", "left"), ("system", "left"), ("budget", "left"), ("model", "left"), ("data", "left")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for heading in ("mean loss/year", "95 % point", "measured", "not measured"):
+        table.add_column(heading, justify="right")
+    for entry in entries:
+        table.add_row(
+            entry.created.replace("T", " ").rstrip("Z"),
+            escape(entry.system),
+            entry.budget,
+            entry.model_digest[:8],
+            entry.data_digest[:8],
+            f"{entry.mean_loss:,.0f} {escape(entry.unit)}",
+            f"{entry.p95_loss:,.0f}",
+            str(entry.measured),
+            str(entry.unmeasured),
+        )
+    console().print(table)
+
+
+def record(assessment: Any, system: Path) -> None:
+    """Add an assessment to the history of the system file's project."""
+    from holdfast.store.history import Entry
+
+    states = [risk.state for risk in assessment.register.risks]
+    store = _store(system)
+    try:
+        store.record(
+            Entry(
+                seal=assessment.seal,
+                created=assessment.created,
+                system=assessment.system.name,
+                budget=assessment.budget,
+                model_digest=assessment.digests.get("model", ""),
+                data_digest=assessment.digests.get("holdout", ""),
+                unit=assessment.register.unit,
+                mean_loss=assessment.register.total.mean,
+                p95_loss=assessment.register.total.p95,
+                measured=states.count("measured"),
+                unmeasured=len(states) - states.count("measured"),
+                document=assessment.model_dump_json(),
+            )
+        )
+    finally:
+        store.close()
+
+
+def _store(system: Path) -> Any:
+    from holdfast.store.history import History
+
+    url = os.environ.get(STORE_VARIABLE)
+    return History(url) if url else History.in_folder(system.resolve().parent / ".holdfast")
+
+
+def _headline(evidence: Any) -> str:
+    if evidence.status != "measured":
+        return str(evidence.reason).splitlines()[0]
+    if evidence.metrics:
+        first = evidence.metrics[0]
+        interval = f" [{first.low:.3g}, {first.high:.3g}]" if first.low is not None and first.high is not None else ""
+        return f"{first.name} {first.value:.3g}{interval} {first.unit}".rstrip()
+    return f"{sum(row.success for row in evidence.rows)} of {len(evidence.rows)}"
+
+
+def _print_plan(made: Any) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from holdfast.cli.progress import duration
+
+    say(
+        f"[bold]{len([probe for probe in made.probes if probe.state == 'runs'])} probes will run[/bold], about {duration(made.seconds)} "
+        f"with {made.workers} workers (budget {escape(made.budget)}: {made.rows} rows, {made.queries} queries a row, "
+        f"{made.repeats} trainings, {made.shadows} shadow models)\n"
+    )
+    table = Table(box=None, pad_edge=False)
+    for heading in ("probe", "measures", "as an attacker with", "by", "time"):
+        table.add_column(heading, overflow="fold")
+    for probe in made.probes:
+        who = ", ".join(probe.actors) or "nobody declared"
+        state = duration(probe.seconds) if probe.state == "runs" else probe.state.replace("_", " ")
+        table.add_row(probe.name, " ".join(probe.threats), escape(probe.access), escape(who), state)
+    console().print(table)
+    refused = [probe for probe in made.probes if probe.state != "runs"]
+    if refused:
+        say("\n[bold]These will not run:[/bold]")
+        for probe in refused:
+            say(f"  {probe.name}: {escape(probe.reason)}")
+    if made.unmeasured:
+        say(f"\n[bold]{len(made.unmeasured)} threats will stay unmeasured[/bold], because no installed probe measures them:")
+        for threat in made.unmeasured:
+            say(
+                f"  {threat.threat}  {escape(threat.name)} ({threat.applicability}; would need {', '.join(threat.wanted_probes)})"
+            )

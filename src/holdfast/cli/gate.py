@@ -1,0 +1,60 @@
+"""gate: hold an assessment against a policy, for continuous integration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from holdfast.cli.output import Json, emit_json, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    from holdfast.cli.main import DECIDE
+
+    app.command("gate", rich_help_panel=DECIDE)(gate)
+
+
+def gate(
+    assessment: Annotated[Path, typer.Argument(help="The assessment to judge.")],
+    policy: Annotated[Path, typer.Option(help="The policy file.")],
+    system: Annotated[
+        Path | None, typer.Option(help="Also check that the model and data are still those that were measured.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit report, before exiting.")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="Write a SARIF report, before exiting.")] = None,
+    trust: Annotated[
+        list[str] | None, typer.Option("--trust", metavar="SHA256", help="As for assess; used with --system.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Judge an assessment by a policy: exit 0 pass, 1 breached, 2 wrong usage, 3 inconclusive, 4 integrity failure."""
+    from rich.markup import escape
+
+    from holdfast.assessment.files import read_assessment, write_text
+    from holdfast.assessment.gate import apply_gate, read_policy
+    from holdfast.assessment.integrity import check_current
+    from holdfast.reports.junit import render_junit
+    from holdfast.reports.sarif import render_sarif
+
+    judged = read_assessment(assessment)
+    result = apply_gate(judged, read_policy(policy))
+    if junit:
+        breached = [(item.threat, item.message) for item in result.findings if item.threat and item.outcome == "breached"]
+        write_text(junit, render_junit(judged, breached))
+    if sarif:
+        write_text(sarif, render_sarif(judged))
+    if system:
+        check_current(judged, system, trust or ())
+    if json:
+        emit_json({**result.model_dump(mode="json"), "verdict": result.verdict})
+    else:
+        colour = {"pass": "green", "breached": "red", "inconclusive": "yellow"}[result.verdict]
+        say(f"[bold {colour}]{result.verdict.upper()}[/bold {colour}]  {escape(judged.system.name)}, assessed {judged.created}")
+        for finding in result.findings:
+            say(f"  {finding.outcome:<13}{escape(finding.rule)}: {escape(finding.message)}")
+        if result.waived:
+            say(f"  decided      not judged, because a decision is in force: {', '.join(result.waived)}")
+    raise typer.Exit(result.code)
