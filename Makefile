@@ -50,7 +50,7 @@ bench: $(VENV)/.dev
 	$(VENV)/bin/python -m benchmarks
 
 claims: $(VENV)/.dev
-	$(VENV)/bin/python -m benchmarks.claims
+	$(VENV)/bin/python -m benchmarks.claims --write
 
 docs: $(VENV)/.docs
 	$(VENV)/bin/mkdocs build --strict

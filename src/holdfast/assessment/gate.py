@@ -187,7 +187,7 @@ def _judge_threat(assessment: Assessment, threat: str, rule: ThreatRule) -> list
         if bound is None:
             continue
         where = f"threats.{threat}.{name}"
-        rates = [(item, _upper(item, item.chance if name == "max_excess" else 0.0)) for item in measured if item.rows]
+        rates = [(item, upper_bound(item, item.chance if name == "max_excess" else 0.0)) for item in measured if item.rows]
         for item, upper in rates:
             if upper > bound:
                 message = f"{item.probe}: success may be up to {upper:.1%} (95 % upper bound), above {bound:.1%}"
@@ -206,7 +206,8 @@ def _judge_threat(assessment: Assessment, threat: str, rule: ThreatRule) -> list
     return findings
 
 
-def _upper(evidence: Evidence, chance: float) -> float:
+def upper_bound(evidence: Evidence, chance: float = 0.0) -> float:
+    """The upper end of the 95 % interval of the success rate, above what chance alone gives, in [0, 1]."""
     clusters = [row.cluster or row.unit for row in evidence.rows] if any(row.cluster for row in evidence.rows) else None
     upper = rate([row.success for row in evidence.rows], clusters).high
     return max(0.0, (upper - chance) / (1 - chance)) if chance < 1 else 0.0

@@ -7,6 +7,7 @@ Each module of this room registers the commands of one group. Modules import wha
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
 from typing import Annotated
@@ -55,7 +56,11 @@ def build() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; problems a user can solve end with one clear message and the error's exit code."""
+    """Run the command line.
+
+    Problems a user can solve end with one clear message and the error's exit code; a fault of our own ends with 3, so that
+    no pipeline takes it for a pass or a breach. The text of an unexpected error may hold data and is shown on request only.
+    """
     try:
         build()()
     except HoldfastError as error:
@@ -65,7 +70,13 @@ def main() -> None:
         sys.stderr.write("holdfast: interrupted\n")
         sys.exit(130)
     except BrokenPipeError:
-        sys.exit(1)
+        sys.exit(2)
+    except Exception as error:
+        if os.environ.get("HOLDFAST_DEBUG"):
+            raise
+        sys.stderr.write(f"holdfast: a fault in Holdfast itself ({type(error).__name__}); nothing was decided\n")
+        sys.stderr.write("  Set HOLDFAST_DEBUG=1 to see where, and please report it.\n")
+        sys.exit(3)
 
 
 if __name__ == "__main__":
