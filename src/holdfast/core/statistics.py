@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from holdfast.core.errors import InvalidData
@@ -175,10 +175,11 @@ def paired_change(
 ) -> PairedChange:
     """Compare attack success on the same rows and seeds before and after a change.
 
-    The interval is Wald's with half a pair added to each cell of the two-by-two table, whose coverage stays close to
-    nominal for small samples and few discordant rows. Clustered rows count as their effective number of rows.
+    The interval is Tango's score interval, which keeps its coverage with small samples and few discordant rows. Clustered
+    rows count as their effective number of rows.
 
-    Source: Agresti and Min (2005), "Simple improved confidence intervals for comparing matched proportions".
+    Source: Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the paired-sample
+    design", section 3.
 
     Args:
         before, after: (n,) booleans, success of the attack on each row.
@@ -197,15 +198,40 @@ def paired_change(
     if cluster is not None and trials:
         effective = effective_trials(first.astype(float) - second.astype(float), np.asarray(cluster), confidence)
     scale = effective / trials if trials else 1.0
-    padded, gained, lost = effective + 2, fixed * scale + 0.5, broken * scale + 0.5
-    centre = (gained - lost) / padded
-    half = float(stats.norm.ppf((1 + confidence) / 2)) * np.sqrt(gained + lost - (gained - lost) ** 2 / padded) / padded
-    low, high = max(-1.0, float(centre - half)), min(1.0, float(centre + half))
-    helps = float(stats.beta.sf(0.5, gained, lost))
+    low, high = _tango(fixed * scale, broken * scale, effective, confidence)
+    helps = float(stats.beta.sf(0.5, fixed * scale + 0.5, broken * scale + 0.5))
     difference = (fixed - broken) / trials if trials else 0.0
     return PairedChange(
         fixed=fixed, broken=broken, trials=trials, probability_helps=helps, difference=difference, low=low, high=high
     )
+
+
+def _tango(fixed: float, broken: float, trials: float, confidence: float) -> tuple[float, float]:
+    """The differences that the score test does not reject, found by bisection: the statistic falls as the difference rises."""
+    if trials <= 0:
+        return -1.0, 1.0
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    centre = (fixed - broken) / trials
+
+    def statistic(difference: float) -> float:
+        b = (2 * trials - fixed + broken) * difference - fixed - broken
+        c = -broken * difference * (1 - difference)
+        share = (np.sqrt(max(b * b - 8 * trials * c, 0.0)) - b) / (4 * trials)
+        variance = trials * (2 * share + difference * (1 - difference))
+        distance = fixed - broken - trials * difference
+        return float(distance / np.sqrt(variance)) if variance > 0 else float(np.sign(distance) * np.inf) if distance else 0.0
+
+    ends = []
+    for outside, sign in ((-1.0, 1.0), (1.0, -1.0)):
+        kept, refused = centre, outside
+        for _ in range(60):
+            middle = (kept + refused) / 2
+            if sign * statistic(middle) < z:
+                kept = middle
+            else:
+                refused = middle
+        ends.append(kept)
+    return ends[0], ends[1]
 
 
 def effective_trials(outcome: ArrayLike, cluster: ArrayLike, confidence: float = CONFIDENCE) -> float:
