@@ -1,1 +1,1 @@
-"""Attacks that copy a model by asking it."""
+"""Attacks that copy a model through its answers."""

@@ -1,1 +1,1 @@
-"""Attacks through training rows."""
+"""Attacks on the rows that a model is trained on."""

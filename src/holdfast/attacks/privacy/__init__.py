@@ -1,1 +1,1 @@
-"""Attacks on what a model gives away about its training rows."""
+"""Attacks that learn about the people behind a model: membership, attributes, and the gate that keeps them honest."""

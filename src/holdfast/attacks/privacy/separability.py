@@ -1,0 +1,148 @@
+"""The gate before every membership attack: can train and holdout be told apart without the model?
+
+If they can, because they come from other times, places or people, a membership attack measures that difference and not
+the model's memory, and its result is void. The gate
+
+1. sets aside rows whose inputs occur more than once in train and holdout together: their membership is ambiguous, and
+   dropping them on one side only would itself make the sides differ;
+2. trains a classifier, without the model, to tell the remaining train rows from holdout rows, label included, by
+   cross-validation that keeps clusters together;
+3. reads the area under its ROC curve, fold by fold, with its interval.
+
+An interval wholly below one half says that near-copies lie on both sides of the split: the attack is then understated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from holdfast.attacks.features import Encoder, boosting
+from holdfast.attacks.privacy.identification import Area, area
+from holdfast.core.errors import Inconclusive
+from holdfast.core.seeds import derive, generator
+from holdfast.core.statistics import CONFIDENCE
+from holdfast.core.target import Dataset
+
+FOLDS = 5
+MOST_ROWS = 4000
+"""Rows of each side that the classifier sees; its verdict does not need more."""
+MOST_COLUMNS = 40
+"""Wider inputs are reduced to this many principal components."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Separability:
+    """How well train and holdout can be told apart without the model.
+
+    Attributes:
+        area: of the model-free classifier, cross-validated.
+        train, holdout: rows of each side whose inputs occur once.
+        repeated: rows set aside because their inputs occur more than once.
+    """
+
+    area: Area
+    train: NDArray[np.int64]
+    holdout: NDArray[np.int64]
+    repeated: int
+
+    @property
+    def confounded(self) -> bool:
+        """Whether the sides differ without the model."""
+        return self.area.low > 0.5
+
+    @property
+    def near_copies(self) -> bool:
+        """Whether near-copies seem to lie on both sides."""
+        return self.area.high < 0.5
+
+
+def separability(train: Dataset, holdout: Dataset, *, seed: int) -> Separability:
+    """Try to tell train from holdout without the model.
+
+    Raises:
+        Inconclusive: too few rows occur only once to tell.
+    """
+    once_train, once_holdout = _once(train, holdout)
+    repeated = len(train) + len(holdout) - len(once_train) - len(once_holdout)
+    if min(len(once_train), len(once_holdout)) < 4 * FOLDS:
+        raise Inconclusive(
+            f"only {len(once_train)} training and {len(once_holdout)} holdout rows have inputs that occur once; "
+            "the membership of repeated rows is ambiguous"
+        )
+    random = generator(seed, "separability")
+    sides = [
+        data.take(np.sort(random.permutation(once)[:MOST_ROWS])) for data, once in ((train, once_train), (holdout, once_holdout))
+    ]
+    x = pd.concat([side.x for side in sides], ignore_index=True) if train.is_table else np.concatenate([s.x for s in sides])
+    origin = np.repeat([1, 0], [len(side) for side in sides])
+    labels = np.concatenate([side.y for side in sides])
+    shared = train.clusters is not None and holdout.clusters is not None
+    cluster = np.concatenate([side.clusters for side in sides if side.clusters is not None]) if shared else None
+    return Separability(
+        area=_cross_validated(x, labels, origin, cluster, seed), train=once_train, holdout=once_holdout, repeated=repeated
+    )
+
+
+def row_digests(x: Any) -> NDArray[np.uint64]:
+    """(n,) a digest of each row's inputs; equal rows have equal digests."""
+    if isinstance(x, pd.DataFrame):
+        return np.asarray(pd.util.hash_pandas_object(x, index=False), dtype=np.uint64)
+    flat = np.ascontiguousarray(np.asarray(x).reshape(len(x), -1))
+    return np.array([int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big") for row in flat], np.uint64)
+
+
+def _once(train: Dataset, holdout: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    together = pd.concat([train.x, holdout.x], ignore_index=True) if train.is_table else np.concatenate([train.x, holdout.x])
+    _, place, counts = np.unique(row_digests(together), return_inverse=True, return_counts=True)
+    single = counts[place] == 1
+    return np.flatnonzero(single[: len(train)]), np.flatnonzero(single[len(train) :])
+
+
+def _cross_validated(
+    x: Any, labels: NDArray[np.int64], origin: NDArray[np.int64], cluster: NDArray[np.str_] | None, seed: int
+) -> Area:
+    """The mean over folds of the area in each, with the interval of independent folds."""
+    encoder = Encoder.of(x)
+    features = encoder(x)
+    mask = encoder.categorical
+    if features.shape[1] > MOST_COLUMNS and mask is None:
+        from sklearn.decomposition import PCA
+
+        reduced = PCA(MOST_COLUMNS, random_state=seed % 2**32).fit_transform(np.nan_to_num(features))
+        features = np.asarray(reduced, dtype=np.float64)
+    features = np.column_stack([features, labels])
+    fold = _folds(origin, cluster, seed)
+    values, variances = [], []
+    reach = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    for index in range(FOLDS):
+        test = fold == index
+        if len(np.unique(origin[test])) < 2 or len(np.unique(origin[~test])) < 2:
+            continue
+        model = boosting(
+            Encoder(None), derive(seed, "fold", index), categorical_features=None if mask is None else [*mask, False]
+        )
+        score = model.fit(features[~test], origin[~test]).decision_function(features[test])
+        where = np.flatnonzero(test)
+        first, second = where[origin[test] == 1], where[origin[test] == 0]
+        clusters = None if cluster is None else (cluster[first], cluster[second])
+        found = area(score[origin[test] == 1], score[origin[test] == 0], clusters=clusters)
+        values.append(found.value)
+        variances.append((max(found.high - found.value, found.value - found.low) / reach) ** 2)
+    if not values:
+        raise Inconclusive("train and holdout have too few clusters to tell them apart by cross-validation")
+    mean, half = float(np.mean(values)), reach * math.sqrt(sum(variances)) / len(values)
+    return Area(value=mean, low=max(0.0, mean - half), high=min(1.0, mean + half))
+
+
+def _folds(origin: NDArray[np.int64], cluster: NDArray[np.str_] | None, seed: int) -> NDArray[np.int64]:
+    """Random folds, whole clusters together; independent of the origin, so that the areas have no bias."""
+    names, place = np.unique(cluster if cluster is not None else np.arange(len(origin)), return_inverse=True)
+    return np.asarray(generator(seed, "folds").permutation(np.arange(len(names)) % FOLDS)[place], dtype=np.int64)
