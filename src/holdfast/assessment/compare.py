@@ -1,0 +1,382 @@
+"""Before and after: what a change to a system really did.
+
+1. Evidence is paired by probe, and its rows by unit. Only rows that were attacked on both sides are compared, at a
+   capability that was tested on both sides; how many rows fell out is said.
+2. Attacks that reach the same goal by the same access form a family. A row of the family counts as lost when any attack of
+   the family succeeds, so that a defence which merely shuts one attack out is held against the others (the adaptive case).
+3. What the change cost in utility and did to the annual loss stands beside it.
+
+Where rows, seeds or budget differ the two sides are compared as independent samples and marked so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.assessment.comparison import Change, Comparison, RiskChange, Side, UtilityChange, Verdict
+from holdfast.assessment.document import Assessment
+from holdfast.core.errors import ConfigurationError
+from holdfast.core.evidence import Evidence, Row
+from holdfast.core.statistics import difference, paired_change, rate
+from holdfast.risk.register import Risk, RiskRegister
+
+__all__ = ["Change", "Comparison", "RiskChange", "Side", "UtilityChange", "compare"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Attacks on one goal between which an attacker is free to choose."""
+
+    name: str
+    probes: tuple[str, ...]
+
+
+FAMILIES = (Family(name="Evasion by queries, the attacker's best choice", probes=("P-EVA-SCORE", "P-EVA-LABEL")),)
+
+
+def compare(before: Assessment, after: Assessment) -> Comparison:
+    """Compare two assessments of one system.
+
+    Raises:
+        ConfigurationError: they are of different systems, or count losses in different units.
+    """
+    if before.system.name != after.system.name:
+        raise ConfigurationError(
+            f"the assessments are of different systems: {before.system.name!r} and {after.system.name!r}",
+            hint="Compare two assessments of one system, made before and after a change.",
+        )
+    if before.register.unit != after.register.unit:
+        raise ConfigurationError(f"losses are counted in {before.register.unit!r} before and in {after.register.unit!r} after")
+    obstacles = _obstacles(before, after)
+    names = {threat.id: threat.name for threat in (*after.threats, *before.threats)}
+    old, new = _by_probe(before.evidence), _by_probe(after.evidence)
+    changes = [_family(family, old, new, obstacles) for family in FAMILIES if _is_family(family, old, new)]
+    for probe in dict.fromkeys([*old, *new]):
+        changes.append(_single(probe, old.get(probe), new.get(probe), names, obstacles))
+    return Comparison(
+        before=_side(before),
+        after=_side(after),
+        paired=not obstacles,
+        changes=tuple(changes),
+        utility=_utility(before, after),
+        unit=before.register.unit,
+        total=RiskChange(
+            id="total",
+            name="All risks together",
+            mean_before=before.register.total.mean,
+            mean_after=after.register.total.mean,
+            p95_before=before.register.total.p95,
+            p95_after=after.register.total.p95,
+        ),
+        measured_total=_measured_total(before.register, after.register),
+        exceeds_appetite=_appetite(before.register, after.register),
+        risks=_risks(before.register, after.register),
+        notes=tuple(_notes(before, after, obstacles)),
+    )
+
+
+def _obstacles(before: Assessment, after: Assessment) -> list[str]:
+    """Why the two are not one paired design; empty when they are."""
+    found = []
+    for name in ("holdout", "train"):
+        if before.digests.get(name) != after.digests.get(name):
+            found.append(f"the {name} rows differ")
+    if before.seed != after.seed:
+        found.append(f"the seeds differ ({before.seed} and {after.seed})")
+    if before.budget != after.budget:
+        found.append(f"the budgets differ ({before.budget} and {after.budget})")
+    return found
+
+
+def _notes(before: Assessment, after: Assessment, obstacles: Sequence[str]) -> Iterable[str]:
+    if obstacles:
+        yield (
+            f"Not paired: {'; '.join(obstacles)}. Both sides are compared as independent samples, which is weaker; "
+            "assess both with the same data, --seed and --budget."
+        )
+    if before.digests.get("model") == after.digests.get("model"):
+        same = before.system.answers == after.system.answers
+        yield "Both sides are of the same model file" + (" and the same answers." if same else "; only its answers differ.")
+    changed = sorted(
+        name for name in {*before.versions, *after.versions} if before.versions.get(name) != after.versions.get(name)
+    )
+    if changed:
+        yield f"Versions differ, which may by itself change results: {', '.join(changed)}."
+    old, new = before.register, after.register
+    if (old.seed, old.draws) == (new.seed, new.draws):
+        yield "The annual losses of both sides rest on the same draws of attempts and losses."
+    else:
+        yield "The annual losses of the two sides rest on different draws."
+    yield "Sums rest on the owner's own estimates of attempts and losses; their change between the sides does much less so."
+    yield "Each interval covers its own comparison with 95 %; among many comparisons some exclude zero by chance."
+
+
+def _side(assessment: Assessment) -> Side:
+    return Side(
+        system=assessment.system.name,
+        file=assessment.system.file,
+        created=assessment.created,
+        model_digest=assessment.digests.get("model", ""),
+        answers=assessment.system.answers,
+        controls=assessment.system.controls,
+        budget=assessment.budget,
+        seed=assessment.seed,
+        seal=assessment.seal,
+    )
+
+
+def _by_probe(evidence: Iterable[Evidence]) -> dict[str, Evidence]:
+    """Evidence by probe id; where several plug-ins measure one probe id, the one with most successes counts."""
+    found: dict[str, Evidence] = {}
+    for item in evidence:
+        held = found.get(item.probe)
+        if held is None or (item.status == "measured", _successes(item)) > (held.status == "measured", _successes(held)):
+            found[item.probe] = item
+    return found
+
+
+def _successes(evidence: Evidence) -> int:
+    return sum(row.success for row in evidence.rows)
+
+
+def _single(
+    probe: str, before: Evidence | None, after: Evidence | None, names: dict[str, str], obstacles: Sequence[str]
+) -> Change:
+    threats = tuple(dict.fromkeys([*(before.threats if before else ()), *(after.threats if after else ())]))
+    name = next((names[threat] for threat in threats if threat in names), probe)
+    lost = [_missing(side, item) for side, item in (("before", before), ("after", after)) if not _has_rows(item)]
+    if lost or before is None or after is None:
+        return Change(
+            name=name, probes=(probe,), threats=threats, verdict="not comparable", pairing="none", reason="; ".join(lost) + "."
+        )
+    return _change(name, (probe,), threats, [before], [after], obstacles)
+
+
+def _has_rows(evidence: Evidence | None) -> bool:
+    return evidence is not None and evidence.status == "measured" and len(evidence.rows) > 0
+
+
+def _missing(side: str, evidence: Evidence | None) -> str:
+    if evidence is None:
+        return f"{side}: not run"
+    if evidence.status == "measured":
+        return f"{side}: measured without rows, so there is nothing to pair"
+    return f"{side}: {evidence.status.replace('_', ' ')}: {evidence.reason.rstrip('.')}"
+
+
+def _is_family(family: Family, old: dict[str, Evidence], new: dict[str, Evidence]) -> bool:
+    return max(sum(_has_rows(side.get(probe)) for probe in family.probes) for side in (old, new)) > 1 or any(
+        _has_rows(old.get(probe)) != _has_rows(new.get(probe)) for probe in family.probes
+    )
+
+
+def _family(family: Family, old: dict[str, Evidence], new: dict[str, Evidence], obstacles: Sequence[str]) -> Change:
+    """Compare the worst case over the family; an attack may be left out of a side only where it does not apply to it."""
+    before = [old[probe] for probe in family.probes if _has_rows(old.get(probe))]
+    after = [new[probe] for probe in family.probes if _has_rows(new.get(probe))]
+    threats = tuple(dict.fromkeys(threat for item in (*before, *after) for threat in item.threats))
+    lost, shut = [], []
+    for probe in family.probes:
+        sides = [("before", old.get(probe)), ("after", new.get(probe))]
+        if not any(_has_rows(item) for _, item in sides):
+            continue
+        for side, item in sides:
+            if item is not None and item.status == "not_applicable":
+                shut.append(f"{probe} {_missing(side, item)}")
+            elif not _has_rows(item):
+                lost.append(f"{probe} {_missing(side, item)}")
+    lost += [
+        f"no attack of the family was measured {side}" for side, items in (("before", before), ("after", after)) if not items
+    ]
+    if lost:
+        return Change(
+            name=family.name,
+            probes=family.probes,
+            threats=threats,
+            verdict="not comparable",
+            pairing="none",
+            reason=f"{'; '.join(lost)}. An attack that is missing is no evidence of help.",
+        )
+    adaptive = any(" after: " in item for item in shut)
+    change = _change(family.name, family.probes, threats, before, after, obstacles)
+    reasons = [f"{item}." for item in shut]
+    if adaptive:
+        reasons.append("An attacker turns to what still works, so the attacks that were run after the change count.")
+    return change.model_copy(update={"adaptive": adaptive, "reason": " ".join([*reasons, change.reason]).strip()})
+
+
+def _change(
+    name: str,
+    probes: tuple[str, ...],
+    threats: tuple[str, ...],
+    before: Sequence[Evidence],
+    after: Sequence[Evidence],
+    obstacles: Sequence[str],
+) -> Change:
+    items = (*before, *after)
+    axes = {item.axis for item in items}
+    base = Change(name=name, probes=probes, threats=threats, verdict="not comparable", pairing="none", axis=items[0].axis)
+    if len(axes) > 1:
+        return base.model_copy(
+            update={"reason": f"Capability is counted in different ways: {', '.join(sorted(map(repr, axes)))}."}
+        )
+    limits = [item.tested for item in items if item.tested is not None]
+    capability = min(limits, default=None)
+    reasons = []
+    if limits and max(limits) > min(limits):
+        reasons.append(f"Compared up to {capability:g}, the largest capability tested on both sides.")
+    chances = [max(item.chance for item in side) for side in (before, after)]
+    if chances[0] != chances[1]:
+        reasons.append(f"Success by chance differs: {chances[0]:.3f} before, {chances[1]:.3f} after.")
+    if {item.method for item in before} != {item.method for item in after} and len(before) == len(after):
+        reasons.append("The attacks of the two sides are not configured alike.")
+    old, new = _outcomes(before, capability), _outcomes(after, capability)
+    base = base.model_copy(update={"capability": capability})
+    seeds = [{item.probe: item.seed for item in side} for side in (before, after)]
+    differing = [probe for probe in seeds[0].keys() & seeds[1].keys() if seeds[0][probe] != seeds[1][probe]]
+    why = [*obstacles, *(f"the seeds of {probe} differ" for probe in differing)]
+    if old is None or new is None:
+        why.append("units occur more than once")
+    if why or old is None or new is None:
+        return _unpaired(base, before, after, [f"Not paired: {'; '.join(why)}.", *reasons])
+    units = [unit for unit in old if unit in new]
+    base = base.model_copy(update={"only_before": len(old) - len(units), "only_after": len(new) - len(units)})
+    if not units:
+        return base.model_copy(update={"reason": " ".join(["No row was attacked on both sides.", *reasons])})
+    first = np.array([old[unit][0] for unit in units])
+    second = np.array([new[unit][0] for unit in units])
+    change = paired_change(first, second, _clusters([old[unit][1] for unit in units]))
+    return base.model_copy(
+        update={
+            "verdict": change.verdict,
+            "pairing": "paired",
+            "before": float(first.mean()),
+            "after": float(second.mean()),
+            "fixed": change.fixed,
+            "broken": change.broken,
+            "trials": change.trials,
+            "probability_helps": change.probability_helps,
+            "difference": change.difference,
+            "low": change.low,
+            "high": change.high,
+            "reason": " ".join(reasons),
+        }
+    )
+
+
+def _outcomes(side: Sequence[Evidence], capability: float | None) -> dict[str, tuple[bool, str | None]] | None:
+    """For each unit that every attack of the side was run on, whether any succeeded, and its cluster; None for doubles."""
+    found: dict[str, tuple[bool, str | None]] = {}
+    for place, item in enumerate(side):
+        if max(Counter(row.unit for row in item.rows).values()) > 1:
+            return None
+        here = {row.unit: (_succeeded(row, capability), row.cluster) for row in item.rows}
+        if place:
+            found = {unit: (found[unit][0] or here[unit][0], found[unit][1]) for unit in found if unit in here}
+        else:
+            found = here
+    return found
+
+
+def _succeeded(row: Row, capability: float | None) -> bool:
+    return row.capability is not None and (capability is None or row.capability <= capability)
+
+
+def _unpaired(base: Change, before: Sequence[Evidence], after: Sequence[Evidence], reasons: Sequence[str]) -> Change:
+    """The largest rate of each side's attacks, as independent samples, with design effects."""
+    rates = []
+    for side in (before, after):
+        found = []
+        for item in side:
+            clusters = _clusters([row.cluster for row in item.rows])
+            found.append(rate([_succeeded(row, base.capability) for row in item.rows], clusters))
+        rates.append(max(found, key=lambda one: one.value))
+    first, second = rates
+    low, high = difference(
+        first.value * first.effective_trials,
+        first.effective_trials,
+        second.value * second.effective_trials,
+        second.effective_trials,
+    )
+    return base.model_copy(
+        update={
+            "verdict": _verdict(low, high),
+            "pairing": "unpaired",
+            "before": first.value,
+            "after": second.value,
+            "trials": min(first.trials, second.trials),
+            "difference": first.value - second.value,
+            "low": low,
+            "high": high,
+            "reason": " ".join(reasons),
+        }
+    )
+
+
+def _clusters(names: Sequence[str | None]) -> NDArray[np.str_] | None:
+    """Cluster labels; None unless every row has one."""
+    return None if None in names else np.array(names, dtype=np.str_)
+
+
+def _verdict(low: float, high: float) -> Verdict:
+    if low > 0:
+        return "helps"
+    return "harms" if high < 0 else "no evidence of help"
+
+
+def _utility(before: Assessment, after: Assessment) -> UtilityChange | None:
+    old, new = before.utility, after.utility
+    if old is None or new is None:
+        return None
+    low, high = difference(round(new.accuracy * new.rows), new.rows, round(old.accuracy * old.rows), old.rows)
+    return UtilityChange(
+        rows=min(old.rows, new.rows),
+        accuracy_before=old.accuracy,
+        accuracy_after=new.accuracy,
+        accuracy_difference=new.accuracy - old.accuracy,
+        low=low,
+        high=high,
+        auc_before=old.auc,
+        auc_after=new.auc,
+        auc_difference=None if old.auc is None or new.auc is None else new.auc - old.auc,
+    )
+
+
+def _risks(before: RiskRegister, after: RiskRegister) -> tuple[RiskChange, ...]:
+    old, new = {risk.id: risk for risk in before.risks}, {risk.id: risk for risk in after.risks}
+    changes = [_risk(old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new])]
+    return tuple(sorted(changes, key=lambda one: -abs((one.mean_before or 0.0) - (one.mean_after or 0.0))))
+
+
+def _risk(before: Risk | None, after: Risk | None) -> RiskChange:
+    known = before or after
+    assert known is not None
+    return RiskChange(
+        id=known.id,
+        threat=known.threat,
+        name=known.threat_name,
+        actor=known.actor,
+        state_before=before.state if before else None,
+        state_after=after.state if after else None,
+        mean_before=before.annual.mean if before else None,
+        mean_after=after.annual.mean if after else None,
+        p95_before=before.annual.p95 if before else None,
+        p95_after=after.annual.p95 if after else None,
+    )
+
+
+def _measured_total(before: RiskRegister, after: RiskRegister) -> tuple[float, float]:
+    new = {risk.id: risk for risk in after.risks if risk.state == "measured"}
+    both = [(risk, new[risk.id]) for risk in before.risks if risk.state == "measured" and risk.id in new]
+    return sum(old.annual.mean for old, _ in both), sum(risk.annual.mean for _, risk in both)
+
+
+def _appetite(before: RiskRegister, after: RiskRegister) -> tuple[float, float] | None:
+    if before.appetite != after.appetite or before.exceeds_appetite is None or after.exceeds_appetite is None:
+        return None
+    return before.exceeds_appetite, after.exceeds_appetite

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from holdfast.assessment.compare import Comparison, compare
+from holdfast.assessment.document import Assessment, SystemSummary, Utility
+from holdfast.core.errors import ConfigurationError
+from holdfast.core.evidence import Evidence, Row
+from holdfast.risk.register import Loss, Risk, RiskRegister
+from holdfast.threats.derivation import Threat
+
+THREATS = tuple(
+    Threat(id=key, name=name, stage="inference", goal="integrity", what=name, applicability="applies", because="always")
+    for key, name in [("T-EVA-02", "Score-guided evasion"), ("T-EVA-03", "Label-only evasion")]
+)
+
+
+def rows(capabilities: dict[str, float | None], cluster: dict[str, str] | None = None) -> tuple[Row, ...]:
+    return tuple(
+        Row(unit=unit, capability=value, cluster=cluster[unit] if cluster else None) for unit, value in capabilities.items()
+    )
+
+
+def evidence(probe: str, capabilities: dict[str, float | None] | None = None, **fields: Any) -> Evidence:
+    threats = {"P-EVA-SCORE": ("T-EVA-02",), "P-EVA-LABEL": ("T-EVA-03",)}.get(probe, ("T-PRI-01",))
+    given = {
+        "probe": probe,
+        "threats": threats,
+        "status": "measured",
+        "axis": "queries",
+        "tested": 100.0,
+        "rows": rows(capabilities or {}),
+        "seed": 7,
+        "method": "attack",
+    }
+    return Evidence.model_validate(given | fields)
+
+
+def loss(mean: float) -> Loss:
+    return Loss(mean=mean, p5=0.0, p50=mean, p95=3 * mean)
+
+
+def risk(key: str, mean: float, state: str = "measured") -> Risk:
+    return Risk.model_validate(
+        {
+            "id": key,
+            "threat": "T-EVA-03",
+            "threat_name": "Label-only evasion",
+            "goal": "integrity",
+            "actor": "broker",
+            "state": state,
+            "probability": (0.5, 0.1, 0.9),
+            "attempts": "declared",
+            "success": "measured",
+            "loss_per_event": "declared",
+            "annual": loss(mean),
+        }
+    )
+
+
+def assessment(*items: Evidence, risks: tuple[Risk, ...] = (), accuracy: float = 0.9, **fields: Any) -> Assessment:
+    given = {
+        "created": "2030-01-01T00:00:00Z",
+        "seconds": 1.0,
+        "holdfast": "0",
+        "versions": {"numpy": "2"},
+        "system": SystemSummary(name="triage", file="holdfast.yaml", framework="python", modality="tabular", facts={}),
+        "data": (),
+        "utility": Utility(
+            rows=200, accuracy=accuracy, accuracy_low=0.8, accuracy_high=0.95, majority_share=0.6, auc=accuracy + 0.05
+        ),
+        "digests": {"model": "m", "holdout": "h", "train": "t"},
+        "seed": 0,
+        "budget": "quick",
+        "threats": THREATS,
+        "evidence": items,
+        "register": RiskRegister(
+            unit="EUR",
+            risks=risks,
+            total=loss(sum(one.annual.mean for one in risks)),
+            appetite=(100.0, 0.95),
+            exceeds_appetite=0.5,
+            draws=100,
+            seed=0,
+        ),
+    }
+    return Assessment.model_validate(given | fields).sealed()
+
+
+def only(comparison: Comparison, probe: str) -> Any:
+    (found,) = [change for change in comparison.changes if change.probes == (probe,)]
+    return found
+
+
+def family(comparison: Comparison) -> Any:
+    (found,) = [change for change in comparison.changes if len(change.probes) > 1]
+    return found
+
+
+def outcomes(count: int, lost: int, start: int = 0) -> dict[str, float | None]:
+    return {f"r{start + i}": 10.0 if i < lost else None for i in range(count)}
+
+
+def test_rows_are_paired_by_unit_and_the_rest_is_counted():
+    before = evidence("P-PRI-MIA", outcomes(40, 30) | {"gone": 1.0})
+    after = evidence("P-PRI-MIA", dict(reversed(outcomes(40, 5).items())) | {"new1": None, "new2": None})
+    change = only(compare(assessment(before), assessment(after)), "P-PRI-MIA")
+    assert (change.pairing, change.verdict, change.trials) == ("paired", "helps", 40)
+    assert (change.fixed, change.broken) == (25, 0)
+    assert (change.before, change.after) == (30 / 40, 5 / 40)
+    assert (change.only_before, change.only_after) == (1, 2)
+    assert change.difference == pytest.approx(25 / 40)
+    assert change.probability_helps > 0.999
+
+
+def test_a_change_that_makes_it_worse_harms():
+    change = only(
+        compare(assessment(evidence("P-PRI-MIA", outcomes(60, 5))), assessment(evidence("P-PRI-MIA", outcomes(60, 25)))),
+        "P-PRI-MIA",
+    )
+    assert change.verdict == "harms"
+    assert change.high < 0
+
+
+@pytest.mark.claim("loop-5")
+@pytest.mark.parametrize("lost", [0, 20, 60])
+def test_identical_evidence_is_no_evidence_of_help(lost):
+    same = evidence("P-PRI-MIA", outcomes(60, lost))
+    change = only(compare(assessment(same), assessment(same)), "P-PRI-MIA")
+    assert change.verdict == "no evidence of help"
+    assert change.probability_helps == pytest.approx(0.5)
+    assert change.low < 0 < change.high
+
+
+@pytest.mark.claim("loop-5")
+def test_a_control_without_effect_is_called_helpful_in_at_most_one_in_forty_comparisons():
+    generator = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(400):
+        drawn = generator.random((2, 80)) < 0.3
+        sides = [
+            assessment(evidence("P-PRI-MIA", {f"r{i}": 1.0 if hit else None for i, hit in enumerate(side)})) for side in drawn
+        ]
+        verdicts.append(only(compare(*sides), "P-PRI-MIA").verdict)
+    assert verdicts.count("helps") <= 400 / 40 + 2.33 * np.sqrt(400 / 40)
+    assert "no evidence of help" in verdicts
+
+
+def test_success_counts_only_up_to_the_capability_tested_on_both_sides():
+    before = evidence("P-PRI-MIA", dict.fromkeys(outcomes(30, 0), 80.0), tested=100.0)
+    after = evidence("P-PRI-MIA", outcomes(30, 0), tested=50.0)
+    change = only(compare(assessment(before), assessment(after)), "P-PRI-MIA")
+    assert change.capability == 50.0
+    assert (change.before, change.after) == (0.0, 0.0)
+    assert change.verdict == "no evidence of help"
+    assert "50" in change.reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"digests": {"model": "m", "holdout": "other", "train": "t"}}, "holdout"),
+        ({"seed": 1}, "seed"),
+        ({"budget": "standard"}, "budget"),
+    ],
+)
+def test_other_rows_seeds_or_budgets_are_compared_unpaired_and_said_so(fields, word):
+    before, after = evidence("P-PRI-MIA", outcomes(60, 40)), evidence("P-PRI-MIA", outcomes(60, 10))
+    comparison = compare(assessment(before), assessment(after, **fields))
+    change = only(comparison, "P-PRI-MIA")
+    assert not comparison.paired
+    assert any(word in note for note in comparison.notes)
+    assert change.pairing == "unpaired"
+    assert (change.fixed, change.broken, change.probability_helps) == (None, None, None)
+    assert change.low < 0.5 < change.high
+    paired = only(compare(assessment(before), assessment(after)), "P-PRI-MIA")
+    assert paired.high - paired.low < change.high - change.low
+
+
+def test_another_probe_seed_or_repeated_units_are_not_paired():
+    before = evidence("P-PRI-MIA", outcomes(30, 20))
+    other = evidence("P-PRI-MIA", outcomes(30, 20), seed=8)
+    doubled = evidence("P-PRI-MIA", rows=rows(outcomes(30, 20)) * 2)
+    for after in (other, doubled):
+        assert only(compare(assessment(before), assessment(after)), "P-PRI-MIA").pairing == "unpaired"
+
+
+@pytest.mark.claim("loop-2")
+@pytest.mark.parametrize("status", ["failed", "inconclusive", "unmeasured", "not_applicable"])
+def test_losing_the_measurement_is_never_help(status):
+    before = evidence("P-PRI-MIA", outcomes(30, 30))
+    after = evidence("P-PRI-MIA", status=status, reason="the model answered <b>NaN</b>")
+    for change in (
+        only(compare(assessment(before), assessment(after)), "P-PRI-MIA"),
+        only(compare(assessment(before), assessment()), "P-PRI-MIA"),
+    ):
+        assert change.verdict == "not comparable"
+        assert change.pairing == "none"
+        assert change.difference is None
+        assert change.reason
+
+
+def test_no_common_row_and_other_axes_are_not_comparable():
+    before = evidence("P-PRI-MIA", outcomes(30, 20))
+    elsewhere = evidence("P-PRI-MIA", outcomes(30, 0, start=100))
+    other = evidence("P-PRI-MIA", outcomes(30, 0), axis="severity")
+    for after in (elsewhere, other):
+        assert only(compare(assessment(before), assessment(after)), "P-PRI-MIA").verdict == "not comparable"
+
+
+@pytest.mark.claim("loop-5")
+def test_withheld_scores_are_judged_by_the_label_attack():
+    before = (evidence("P-EVA-SCORE", outcomes(40, 30)), evidence("P-EVA-LABEL", outcomes(40, 28)))
+    withheld = evidence("P-EVA-SCORE", status="not_applicable", reason="the service answers labels only")
+    comparison = compare(assessment(*before), assessment(withheld, evidence("P-EVA-LABEL", outcomes(40, 28))))
+    assert only(comparison, "P-EVA-SCORE").verdict == "not comparable"
+    worst = family(comparison)
+    assert worst.adaptive
+    assert (worst.before, worst.after) == (30 / 40, 28 / 40)
+    assert worst.verdict == "no evidence of help"
+    assert "labels only" in worst.reason
+
+
+@pytest.mark.claim("loop-5")
+def test_the_worst_case_over_the_family_counts_row_by_row():
+    before = (evidence("P-EVA-SCORE", outcomes(40, 20)), evidence("P-EVA-LABEL", outcomes(40, 0)))
+    hit = {f"r{i}": 5.0 if i >= 30 else None for i in range(40)}
+    after = (evidence("P-EVA-SCORE", outcomes(40, 0)), evidence("P-EVA-LABEL", hit))
+    worst = family(compare(assessment(*before), assessment(*after)))
+    assert not worst.adaptive
+    assert (worst.fixed, worst.broken) == (20, 10)
+
+
+@pytest.mark.claim("loop-5")
+@pytest.mark.parametrize("status", [None, "failed", "unmeasured", "inconclusive"])
+def test_without_the_adaptive_attack_nothing_is_claimed(status):
+    before = (evidence("P-EVA-SCORE", outcomes(40, 30)), evidence("P-EVA-LABEL", outcomes(40, 28)))
+    after = [evidence("P-EVA-SCORE", status="not_applicable", reason="labels only")]
+    if status:
+        after.append(evidence("P-EVA-LABEL", status=status, reason="crashed"))
+    worst = family(compare(assessment(*before), assessment(*after)))
+    assert worst.verdict == "not comparable"
+    assert "P-EVA-LABEL" in worst.reason
+
+
+def test_clustered_rows_widen_the_interval():
+    units = [f"r{i}" for i in range(60)]
+    patients = {unit: f"p{i // 10}" for i, unit in enumerate(units)}
+    hit = {unit: 1.0 if i < 20 else None for i, unit in enumerate(units)}
+    none = dict.fromkeys(units)
+    plain = only(compare(assessment(evidence("P-PRI-MIA", hit)), assessment(evidence("P-PRI-MIA", none))), "P-PRI-MIA")
+    clustered = only(
+        compare(
+            assessment(evidence("P-PRI-MIA", rows=rows(hit, patients))),
+            assessment(evidence("P-PRI-MIA", rows=rows(none, patients))),
+        ),
+        "P-PRI-MIA",
+    )
+    assert plain.verdict == "helps"
+    assert clustered.low < plain.low
+    assert clustered.verdict == "no evidence of help"
+
+
+def test_utility_and_losses_stand_beside():
+    before = assessment(risks=(risk("a", 100.0), risk("b", 40.0), risk("c", 5.0, "unmeasured")), accuracy=0.9)
+    after = assessment(risks=(risk("a", 30.0), risk("c", 5.0, "unmeasured"), risk("d", 1.0)), accuracy=0.8)
+    got = compare(before, after)
+    assert got.utility is not None
+    assert got.utility.accuracy_difference == pytest.approx(-0.1)
+    assert got.utility.auc_difference == pytest.approx(-0.1)
+    assert got.utility.low < -0.1 < got.utility.high
+    assert (got.total.mean_before, got.total.mean_after) == (145.0, 36.0)
+    assert got.measured_total == (100.0, 30.0)
+    assert [one.id for one in got.risks] == ["a", "b", "d", "c"]
+    assert got.risks[1].mean_after is None
+    assert got.exceeds_appetite == (0.5, 0.5)
+    assert any("same draws" in note for note in got.notes)
+    assert Comparison.model_validate_json(got.model_dump_json()) == got
+
+
+def test_assessments_of_different_systems_are_refused():
+    other = SystemSummary(name="other", file="holdfast.yaml", framework="python", modality="tabular", facts={})
+    with pytest.raises(ConfigurationError, match="different systems"):
+        compare(assessment(), assessment(system=other))
+
+
+def test_labels_only_leave_no_auc_to_compare():
+    utility = Utility(rows=200, accuracy=0.9, accuracy_low=0.8, accuracy_high=0.95, majority_share=0.6)
+    got = compare(assessment(), assessment(utility=utility))
+    assert got.utility is not None
+    assert got.utility.auc_difference is None
+    assert got.utility.accuracy_difference == pytest.approx(0.0)
