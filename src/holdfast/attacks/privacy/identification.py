@@ -186,4 +186,4 @@ def _exceeds(hit: Rate, miss: Rate) -> float:
         trials = max(1, math.floor(seen.effective_trials))
         successes = min(trials, round(seen.value * trials))
         table.append([successes, trials - successes])
-    return float(stats.fisher_exact(table, alternative="greater").pvalue)
+    return float(stats.fisher_exact(np.array(table), alternative="greater").pvalue)

@@ -119,6 +119,7 @@ def _cross_validated(
         reduced = PCA(MOST_COLUMNS, random_state=seed % 2**32).fit_transform(np.nan_to_num(features))
         features = np.asarray(reduced, dtype=np.float64)
     features = np.column_stack([features, labels])
+    categorical = None if mask is None else [*mask, False]
     fold = _folds(origin, cluster, seed)
     values, variances = [], []
     reach = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
@@ -126,9 +127,7 @@ def _cross_validated(
         test = fold == index
         if len(np.unique(origin[test])) < 2 or len(np.unique(origin[~test])) < 2:
             continue
-        model = boosting(
-            Encoder(None), derive(seed, "fold", index), categorical_features=None if mask is None else [*mask, False]
-        )
+        model = boosting(encoder, derive(seed, "fold", index), categorical_features=categorical)
         score = model.fit(features[~test], origin[~test]).decision_function(features[test])
         where = np.flatnonzero(test)
         first, second = where[origin[test] == 1], where[origin[test] == 0]
