@@ -91,12 +91,15 @@ class Attack(ABC):
 
         Raises:
             AccessDenied: the model as served gives less than the attack needs.
-            InvalidData: shapes disagree, or an input has NaN, infinities or lies outside the domain.
+            InvalidData: shapes disagree, or an input is no float array, has NaN, infinities or lies outside the domain.
+            InvalidModel: the model answers in a form that nobody can judge.
         """
         y = np.asarray(y, dtype=np.int64)
         units = range(len(x)) if units is None else units
         if len(x) != len(y) or len(units) != len(y):
             raise InvalidData(f"{len(x)} inputs, {len(y)} labels and {len(units)} units")
+        if not array_namespace(x).isdtype(x.dtype, "real floating"):
+            raise InvalidData(f"inputs of type {x.dtype}; attacks move in floating-point arrays")
         inside = np.asarray(domain.contains(x, x), dtype=bool) if len(x) else np.zeros(0, dtype=bool)
         if not inside.all():
             raise InvalidData(
@@ -136,6 +139,8 @@ class Attack(ABC):
         oracle: Oracle, x: Array, y: NDArray[np.int64], domain: Domain, attempt: Array
     ) -> tuple[Array, NDArray[np.bool_]]:
         """The projected attempt, or else what the oracle saw, and whether the model misclassifies it inside the domain."""
+        if tuple(attempt.shape) != tuple(x.shape):
+            raise InvalidData(f"an attack on inputs of shape {tuple(x.shape)} returned shape {tuple(attempt.shape)}")
         found = domain.project(x, attempt)
         won = (oracle.judge(found) != y) & np.asarray(domain.contains(x, found), dtype=bool)
         seen = [sample for sample in oracle.ledger.rows if not won[sample]]

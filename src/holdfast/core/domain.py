@@ -1,12 +1,14 @@
 """What the attacker may change: a norm ball inside a box, or a table's features under constraints.
 
 A domain works on arrays of shape (n, ...): NumPy arrays or torch tensors alike, through array-api-compat. Projection
-is idempotent and its result always satisfies `contains`.
+is idempotent and its result always satisfies `contains`. An input's box is kept exactly; the ball has a relative slack
+of `TOLERANCE` and a few roundings of the array's type. What is not a number is never inside.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -44,6 +46,13 @@ class Domain(Protocol):
             uniform: draws in [0, 1) of x0's shape, made by the caller one stream a sample.
         """
 
+    def within(self, radius: float) -> Domain:
+        """The same domain with another budget; `math.inf` leaves only what makes an input valid."""
+
+    @property
+    def norm(self) -> Norm:
+        """How changes add up to a distance."""
+
     @property
     def radius(self) -> float:
         """The budget; infinite when only the box binds."""
@@ -70,27 +79,31 @@ class Ball:
         if not self.radius >= 0:
             raise ConfigurationError(f"radius {self.radius} is not a number of at least 0")
 
-    def repair(self, x0: Array, x: Array) -> Array:  # noqa: ARG002
-        """Into the box."""
-        return array_namespace(x).clip(x, _like(x, self.low), _like(x, self.high))
+    def repair(self, x0: Array, x: Array) -> Array:
+        """Into the box; what is not a number returns to the original."""
+        xp = array_namespace(x)
+        return xp.clip(xp.where(xp.isfinite(x), x, x0), _like(x, self.low), _like(x, self.high))
 
     def project(self, x0: Array, x: Array) -> Array:
         """Into the box, then into the ball by shrinking towards x0, which stays in the box because x0 lies in it."""
         xp = array_namespace(x)
         x = self.repair(x0, x)
-        if not np.isfinite(self.radius):
+        if not math.isfinite(self.radius):
             return x
-        delta = x - x0
         if self.norm == "linf":
-            return x0 + xp.clip(delta, -self.radius, self.radius)
-        flat = xp.reshape(delta, (delta.shape[0], -1))
+            return self.repair(x0, xp.clip(x, x0 - self.radius, x0 + self.radius))
+        flat = xp.reshape(x - x0, (x.shape[0], -1))
+        if self.norm == "l0":
+            kept = _largest(xp, flat, int(self.radius))
+            return xp.where(xp.reshape(kept, x.shape), x, x0)
+        size = _norms(xp, flat, self.norm)
+        outside = size > self._allowed(xp, x0, x)
         if self.norm == "l2":
-            flat = flat * _shrink(xp, _norms(xp, flat, "l2"), self.radius)[:, None]
-        elif self.norm == "l1":
-            flat = _onto_l1(xp, flat, self.radius)
+            near = flat * (self.radius / xp.where(outside, size, xp.ones_like(size)))[:, None]
         else:
-            flat = _largest(xp, flat, int(self.radius))
-        return x0 + xp.reshape(flat, delta.shape)
+            near = _onto_l1(xp, flat, self.radius)
+        moved = self.repair(x0, x0 + xp.reshape(near, x.shape))
+        return xp.where(xp.reshape(outside, (-1, *[1] * (x.ndim - 1))), moved, x)
 
     def distance(self, x0: Array, x: Array) -> NDArray[np.float64]:
         """(n,) the norm of x - x0."""
@@ -98,22 +111,43 @@ class Ball:
         return _plain(_norms(xp, xp.reshape(x - x0, (x.shape[0], -1)), self.norm))
 
     def contains(self, x0: Array, x: Array) -> NDArray[np.bool_]:
-        """Whether x lies in the box and, up to float rounding, in the ball; an input with NaN lies nowhere."""
+        """Whether x lies in the box and, up to rounding, in the ball; an input with NaN lies nowhere."""
         xp = array_namespace(x)
-        slack = TOLERANCE
-        low, high = _like(x, self.low), _like(x, self.high)
-        boxed = xp.reshape((x >= low - slack) & (x <= high + slack), (x.shape[0], -1))
+        boxed = xp.reshape((x >= _like(x, self.low)) & (x <= _like(x, self.high)), (x.shape[0], -1))
         within = np.asarray(_plain(xp.all(boxed, axis=1)), dtype=bool)
-        return within & (self.distance(x0, x) <= self.radius * (1 + TOLERANCE) + 1e-12)
+        if not math.isfinite(self.radius):
+            return within
+        return within & (self.distance(x0, x) <= _plain(self._allowed(xp, x0, x)))
 
     def sample(self, x0: Array, uniform: NDArray[np.float64]) -> Array:
-        """Uniform in the Linf ball, or in the box when the radius is infinite; then projected."""
+        """Uniform in the part of the Linf ball that lies in the box, then projected.
+
+        Raises:
+            ConfigurationError: neither the radius nor the box is finite.
+        """
         xp = array_namespace(x0)
-        draw = _like(x0, uniform)
         low, high = _like(x0, self.low), _like(x0, self.high)
-        if np.isfinite(self.radius):
-            return self.project(x0, x0 + self.radius * (2 * draw - 1))
-        return xp.broadcast_to(low, x0.shape) + draw * (high - low)
+        if math.isfinite(self.radius):
+            low, high = xp.maximum(low, x0 - self.radius), xp.minimum(high, x0 + self.radius)
+        low, high = xp.broadcast_to(low, x0.shape), xp.broadcast_to(high, x0.shape)
+        if not bool(xp.all(xp.isfinite(high - low))):
+            raise ConfigurationError("inputs cannot be drawn from an infinite box", hint="Declare domain.low and domain.high.")
+        return self.project(x0, low + _like(x0, uniform) * (high - low))
+
+    def within(self, radius: float) -> Ball:
+        """The same box with another radius."""
+        return replace(self, radius=radius)
+
+    def _allowed(self, xp: Any, x0: Array, x: Array) -> Array:
+        """(n,) the largest distance that counts as inside: the radius, its slack and the rounding of x0 and x."""
+        largest = xp.maximum(xp.max(xp.abs(_flat(xp, x0)), axis=1), xp.max(xp.abs(_flat(xp, x)), axis=1))
+        features = math.prod(x.shape[1:])
+        terms = {"linf": 1.0, "l2": math.sqrt(features), "l1": float(features), "l0": 0.0}[self.norm]
+        return self.radius * (1 + TOLERANCE) + 4 * float(xp.finfo(x.dtype).eps) * terms * largest
+
+
+def _flat(xp: Any, x: Array) -> Array:
+    return xp.reshape(x, (x.shape[0], -1))
 
 
 def _like(x: Array, value: Any) -> Array:
@@ -139,10 +173,6 @@ def _norms(xp: Any, flat: Array, norm: Norm) -> Array:
     return xp.sum(xp.astype(flat != 0, flat.dtype), axis=1)
 
 
-def _shrink(xp: Any, size: Array, radius: float) -> Array:
-    return xp.where(size > radius, radius / xp.where(size > 0, size, xp.ones_like(size)), xp.ones_like(size))
-
-
 def _onto_l1(xp: Any, flat: Array, radius: float) -> Array:
     """Euclidean projection onto the L1 ball. Source: Duchi et al. (2008), figure 1, over the batch at once."""
     magnitude = xp.abs(flat)
@@ -159,9 +189,6 @@ def _onto_l1(xp: Any, flat: Array, radius: float) -> Array:
 
 
 def _largest(xp: Any, flat: Array, keep: int) -> Array:
-    """Keep the `keep` largest changes of each sample and undo the rest."""
-    if keep >= flat.shape[1]:
-        return flat
+    """Where the `keep` largest changes of each sample are."""
     order = xp.argsort(xp.abs(flat), axis=1, descending=True, stable=True)
-    rank = xp.argsort(order, axis=1, stable=True)
-    return xp.where(rank < keep, flat, xp.zeros_like(flat))
+    return xp.argsort(order, axis=1, stable=True) < keep

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.core.domain import Domain
-from holdfast.core.errors import AccessDenied, Inconclusive, InvalidData, QueryBudgetExceeded
+from holdfast.core.errors import AccessDenied, Inconclusive, InvalidData, InvalidModel, QueryBudgetExceeded
 
 Array = Any
 """A NumPy array or a torch tensor; attacks reach both through array-api-compat."""
@@ -124,10 +124,12 @@ class Oracle:
 
         Raises:
             QueryBudgetExceeded: some sample would exceed its cap. Nothing was asked or counted then.
+            Inconclusive: the model answered NaN.
+            InvalidModel: the answer does not have one label for each input.
         """
         owner = self._charge(x, owner)
         started = time.process_time()
-        answer = np.asarray(self._model.labels(self._decode(x)), dtype=np.int64)
+        answer = _classes(self._model.labels(self._decode(x)), len(x))
         self.cost.seconds += time.process_time() - started
         self._record(x, answer, owner)
         return answer
@@ -139,13 +141,14 @@ class Oracle:
             AccessDenied: the actor sees labels only.
             QueryBudgetExceeded: as for `labels`.
             Inconclusive: the model answered NaN.
+            InvalidModel: the answer does not have one row of scores for each input.
         """
         self._require(Access.SCORES)
         owner = self._charge(x, owner)
         started = time.process_time()
         answer = self._model.scores(self._decode(x))
         self.cost.seconds += time.process_time() - started
-        plain = _finite(answer)
+        plain = _finite(answer, len(x))
         self._record(x, plain.argmax(axis=1), owner)
         return answer
 
@@ -175,12 +178,14 @@ class Oracle:
         started = time.process_time()
         value, gradient = self._model.value_and_gradient(self._decode(x), spied)
         self.cost.seconds += time.process_time() - started
-        self._record(x, _finite(seen[0]).argmax(axis=1), owner)
+        if not seen:
+            raise InvalidModel("the model gave a gradient without computing the loss it was asked for")
+        self._record(x, _finite(seen[-1], len(x)).argmax(axis=1), owner)
         return value, gradient
 
     def judge(self, x: Array) -> NDArray[np.int64]:
         """Class indices for the evaluator's own verification; not charged to the attacker."""
-        return np.asarray(self._model.labels(self._decode(x)), dtype=np.int64)
+        return _classes(self._model.labels(self._decode(x)), len(x))
 
     def _require(self, access: Access) -> None:
         if self.access < access:
@@ -193,9 +198,9 @@ class Oracle:
         owner = np.asarray(owner, dtype=np.int64)
         if owner.shape != (rows,):
             raise InvalidData(f"{rows} rows with owners of shape {owner.shape}")
+        if rows and not 0 <= owner.min() <= owner.max() < len(self.cost.queries):
+            raise InvalidData(f"rows of samples {owner.min()} to {owner.max()}, of {len(self.cost.queries)} samples")
         asked = np.bincount(owner, minlength=len(self.cost.queries))
-        if len(asked) > len(self.cost.queries):
-            raise InvalidData(f"sample {int(owner.max())} of {len(self.cost.queries)}")
         total = self.cost.queries + asked
         if self.budget is not None and total.max(initial=0) > self.budget:
             worst = int(np.argmax(total))
@@ -212,21 +217,41 @@ class Oracle:
         wrong = np.flatnonzero((answer != y[owner]) & (self.ledger.queries[owner] < 0))
         if not len(wrong):
             return
-        samples = owner[wrong]
-        inside = np.asarray(domain.contains(x0[samples], x[wrong]), dtype=bool)
+        inside = wrong[np.asarray(domain.contains(x0[owner[wrong]], x[wrong]), dtype=bool)]
+        samples, first = np.unique(owner[inside], return_index=True)
         before = self.cost.queries - np.bincount(owner, minlength=len(self.cost.queries))
-        for row, sample in zip(wrong[inside], samples[inside], strict=True):
-            if self.ledger.queries[sample] < 0:
-                position = int((owner[:row] == sample).sum()) + 1
-                self.ledger.queries[sample] = before[sample] + position
-                self.ledger.rows[int(sample)] = x[row]
+        for sample, row in zip(samples, inside[first], strict=True):
+            self.ledger.queries[sample] = before[sample] + np.count_nonzero(owner[: row + 1] == sample)
+            self.ledger.rows[int(sample)] = _copied(x[row])
 
 
-def _finite(scores: Array) -> NDArray[np.floating]:
-    """The scores as NumPy, refusing NaN; infinities are legitimate log-probabilities."""
-    plain = scores.detach().cpu().numpy() if hasattr(scores, "detach") else np.asarray(scores)
-    if np.isnan(plain).any():
+def _copied(x: Array) -> Array:
+    """A copy, so that the ledger neither sees later changes nor keeps whole batches alive."""
+    return x.detach().clone() if hasattr(x, "detach") else np.array(x)
+
+
+def _plain(answer: Array, rows: int) -> NDArray[Any]:
+    plain = answer.detach().cpu().numpy() if hasattr(answer, "detach") else np.asarray(answer)
+    if plain.dtype.kind not in "biuf" or plain.shape[:1] != (rows,):
+        raise InvalidModel(f"the model answered {rows} inputs with an array of shape {plain.shape} and type {plain.dtype}")
+    if plain.dtype.kind == "f" and np.isnan(plain).any():
         raise Inconclusive(
             "the model answered NaN", hint="Find the inputs that cause it; a model that answers NaN cannot be judged."
         )
+    return plain
+
+
+def _classes(answer: Array, rows: int) -> NDArray[np.int64]:
+    """The labels as (rows,) int64."""
+    plain = _plain(answer, rows)
+    if plain.ndim != 1:
+        raise InvalidModel(f"the model answered {rows} inputs with labels of shape {plain.shape}")
+    return plain.astype(np.int64)
+
+
+def _finite(scores: Array, rows: int) -> NDArray[Any]:
+    """The scores as (rows, k), refusing NaN; infinities are legitimate log-probabilities."""
+    plain = _plain(scores, rows)
+    if plain.ndim != 2:
+        raise InvalidModel(f"the model answered {rows} inputs with scores of shape {plain.shape}")
     return plain

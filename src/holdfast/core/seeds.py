@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 def derive(seed: int, *labels: object) -> int:
     """A child seed in [0, 2^63) that depends on `seed` and on every label."""
-    text = "\x1f".join([str(seed), *map(str, labels)])
+    text = "".join(f"{len(label)}:{label}" for label in [str(seed), *map(str, labels)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 

@@ -1,210 +1,22 @@
 """What an attacker may change in a table, on raw DataFrames.
 
-A `Table` encodes a DataFrame as an array that attacks can move in and decodes it back, exactly, into a frame with the
-user's own columns, types and categories, ready for the user's own pipeline:
-
-- a number becomes (value - low) / scale, so that one unit is one declared scale of the feature;
-- a category becomes a group of one-hot columns;
-- a missing cell becomes `MISSING` in its number or an all-zero group, and stays missing.
-
-`Tabular` is the domain over such arrays: immutable columns, integers, one-hot groups, bounds, linear relations between
-numbers, and a cost for each feature.
+`Tabular` is the domain over the arrays of a `Table`: immutable columns, integers, one-hot groups, bounds, linear
+relations between numbers, and a cost for each feature.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from holdfast.core.domain import TOLERANCE, Norm
-from holdfast.core.errors import ConfigurationError, InvalidData
+from holdfast.core.errors import ConfigurationError
+from holdfast.core.table import MISSING, Feature, Floats, Relation, Table
 
-Floats = NDArray[np.float64]
-MISSING = -1e6
-"""How a missing number is encoded; far outside any bounds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Feature:
-    """One column.
-
-    Attributes:
-        name: the column's name.
-        kind: `number`, `integer` or `category` (which includes booleans and strings).
-        low, high: bounds of a number; changes never leave them.
-        scale: how much of a number is one unit of distance.
-        cost: what one unit of a number, or one change of a category, costs the attacker.
-        mutable: whether the attacker may change it at all.
-        values: the categories, in the frame's own type.
-    """
-
-    name: str
-    kind: Literal["number", "integer", "category"]
-    low: float = 0.0
-    high: float = 1.0
-    scale: float = 1.0
-    cost: float = 1.0
-    mutable: bool = True
-    values: tuple[Any, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.kind != "category" and not (math.isfinite(self.low) and self.low <= self.high < math.inf and self.scale > 0):
-            raise ConfigurationError(
-                f"feature {self.name!r}: bounds {self.low} to {self.high} and scale {self.scale} do not describe a number"
-            )
-        if not self.cost >= 0:
-            raise ConfigurationError(f"feature {self.name!r}: cost {self.cost} is not at least 0")
-
-    @property
-    def width(self) -> int:
-        """Columns of the encoded array."""
-        return len(self.values) if self.kind == "category" else 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Relation:
-    """A linear relation that valid rows keep: sum of weight x value, `at_most` or `equals` a bound.
-
-    Under `equals` the first feature of `weights` is computed from the others.
-    """
-
-    weights: Mapping[str, float]
-    bound: float = 0.0
-    kind: Literal["at_most", "equals"] = "at_most"
-
-
-class Table:
-    """Encodes DataFrames with known columns as float64 arrays, and back.
-
-    Args:
-        features: the columns, in the frame's order.
-        dtypes: the frame's own types, by column.
-    """
-
-    def __init__(self, features: Sequence[Feature], dtypes: Mapping[str, Any]) -> None:
-        self.features = tuple(features)
-        self._dtypes = dict(dtypes)
-        self.columns: dict[str, slice] = {}
-        start = 0
-        for feature in self.features:
-            self.columns[feature.name] = slice(start, start + feature.width)
-            start += feature.width
-        self.width = start
-
-    @classmethod
-    def describe(
-        cls,
-        frame: pd.DataFrame,
-        *,
-        immutable: Sequence[str] = (),
-        integer: Sequence[str] = (),
-        bounds: Mapping[str, tuple[float, float]] | None = None,
-        costs: Mapping[str, float] | None = None,
-    ) -> Table:
-        """Read the columns off a reference frame; what is given by name overrides what is seen.
-
-        Numbers get the frame's range as bounds and its standard deviation as scale; integer types stay integers; all
-        other columns are categories.
-
-        Raises:
-            ConfigurationError: a name is no column of the frame.
-        """
-        bounds, costs = bounds or {}, costs or {}
-        for name in [*immutable, *integer, *bounds, *costs]:
-            if name not in frame.columns:
-                raise ConfigurationError(f"no column {name!r}", hint=f"Columns: {', '.join(map(str, frame.columns))}")
-        features = []
-        for name in frame.columns:
-            column = frame[name]
-            shared: dict[str, Any] = {"name": str(name), "cost": float(costs.get(name, 1.0)), "mutable": name not in immutable}
-            if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-                values = (
-                    tuple(column.cat.categories) if hasattr(column, "cat") else tuple(sorted(column.dropna().unique(), key=str))
-                )
-                features.append(Feature(kind="category", values=values, **shared))
-                continue
-            present = column.dropna().to_numpy(dtype=float)
-            present = present[np.isfinite(present)]
-            low, high = bounds.get(name, (present.min(), present.max()) if len(present) else (0.0, 0.0))
-            spread = float(present.std()) if len(present) else 0.0
-            whole = name in integer or pd.api.types.is_integer_dtype(column)
-            features.append(
-                Feature(
-                    kind="integer" if whole else "number",
-                    low=float(low),
-                    high=float(high),
-                    scale=spread or 1.0,
-                    **shared,
-                )
-            )
-        return cls(features, {name: frame[name].dtype for name in frame.columns})
-
-    def encode(self, frame: pd.DataFrame) -> Floats:
-        """(n, width) array.
-
-        Raises:
-            InvalidData: a column is missing, a number is no number, or a category is unknown.
-        """
-        out = np.zeros((len(frame), self.width))
-        for feature in self.features:
-            if feature.name not in frame.columns:
-                raise InvalidData(f"no column {feature.name!r}")
-            column, place = frame[feature.name], self.columns[feature.name]
-            if feature.kind == "category":
-                code = pd.Index(feature.values).get_indexer(column)
-                if ((code < 0) & column.notna().to_numpy()).any():
-                    raise InvalidData(f"column {feature.name!r} has a category that the reference data has not")
-                rows = np.flatnonzero(code >= 0)
-                out[rows, place.start + code[rows]] = 1.0
-            else:
-                try:
-                    values = column.to_numpy(dtype=float, na_value=np.nan)
-                except (TypeError, ValueError) as error:
-                    raise InvalidData(f"column {feature.name!r} is not numeric") from error
-                out[:, place.start] = np.where(np.isnan(values), MISSING, (values - feature.low) / feature.scale)
-        return out
-
-    def decode(self, x: Floats) -> pd.DataFrame:
-        """The frame of (n, width) encoded rows, with the reference's types; integers rounded, categories by largest column."""
-        columns: dict[str, Any] = {}
-        for feature in self.features:
-            block = x[:, self.columns[feature.name]]
-            dtype = self._dtypes[feature.name]
-            if feature.kind == "category":
-                chosen = np.empty(len(x), dtype=object)
-                picked = block.argmax(axis=1) if feature.width else np.zeros(len(x), dtype=int)
-                for row, index in enumerate(picked):
-                    chosen[row] = feature.values[index] if feature.width and block[row, index] > 0 else None
-                columns[feature.name] = pd.Series(chosen).astype(dtype)
-                continue
-            values = feature.low + block[:, 0] * feature.scale
-            if feature.kind == "integer":
-                values = np.round(values)
-            values = np.where(block[:, 0] == MISSING, np.nan, values)
-            columns[feature.name] = pd.Series(values).astype(dtype)
-        return pd.DataFrame(columns)
-
-    def values(self, x: Floats, name: str) -> Floats:
-        """(n,) numbers of one numeric feature in the user's units."""
-        feature = self.feature(name)
-        return feature.low + x[:, self.columns[name].start] * feature.scale
-
-    def feature(self, name: str) -> Feature:
-        """The feature of that name.
-
-        Raises:
-            ConfigurationError: there is none.
-        """
-        for feature in self.features:
-            if feature.name == name:
-                return feature
-        raise ConfigurationError(f"no column {name!r}", hint=f"Columns: {', '.join(self.columns)}")
+__all__ = ["MISSING", "Feature", "Relation", "Table", "Tabular"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +24,7 @@ class Tabular:
     """Changes to the mutable cells of a table, within a cost budget.
 
     The distance of a change is the norm of (cost x |difference| in scale units) over numbers and (cost) over changed
-    categories.
+    categories; under l0 each changed feature that costs anything counts one.
 
     Attributes:
         table: the columns.
@@ -224,9 +36,11 @@ class Tabular:
     table: Table
     norm: Norm = "linf"
     radius: float = math.inf
-    relations: tuple[Relation, ...] = field(default=())
+    relations: tuple[Relation, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2", "l1", "l0") or not self.radius >= 0:
+            raise ConfigurationError(f"a budget of {self.radius} in the norm {self.norm!r} is none")
         for relation in self.relations:
             for name in relation.weights:
                 if self.table.feature(name).kind == "category":
@@ -234,186 +48,202 @@ class Tabular:
 
     def repair(self, x0: Floats, x: Floats) -> Floats:
         """Restore immutable and missing cells, bounds, whole numbers, one-hot groups and relations."""
-        return self._valid(x0, x, math.inf)
+        return _Changes(self, x0, math.inf).valid(x)
 
     def project(self, x0: Floats, x: Floats) -> Floats:
         """As `repair`, within the budget; integers are rounded towards the original, so that rounding never overspends."""
-        return self._valid(x0, x, self.radius)
+        return _Changes(self, x0, self.radius).valid(x)
 
     def distance(self, x0: Floats, x: Floats) -> Floats:
         """(n,) what the change costs."""
-        return self._combine(self._spent(x0, x))
+        return _Changes(self, x0, self.radius).distance(x)
 
     def contains(self, x0: Floats, x: Floats) -> NDArray[np.bool_]:
-        """Whether a row is valid and within the budget."""
-        same = np.isclose(self._valid(x0, x, math.inf), x, rtol=0, atol=1e-7).all(axis=1)
-        return same & (self.distance(x0, x) <= self.radius * (1 + TOLERANCE) + 1e-12)
+        """Whether a row is valid, exactly, and within the budget."""
+        changes = _Changes(self, x0, self.radius)
+        unchanged = (_Changes(self, x0, math.inf).valid(x) == x).all(axis=1)
+        return np.asarray(unchanged & (changes.distance(x) <= changes.allowed))
 
     def sample(self, x0: Floats, uniform: Floats) -> Floats:
-        """Uniform over the bounds of each feature, then projected."""
-        out = np.array(uniform, dtype=float)
-        for feature in self.table.features:
-            place = self.table.columns[feature.name]
-            if feature.kind != "category":
-                reach = (feature.high - feature.low) / feature.scale
-                step = self.radius / feature.cost if feature.cost and math.isfinite(self.radius) else reach
-                centre = x0[:, place]
-                out[:, place] = (
-                    np.clip(centre + step * (2 * uniform[:, place] - 1), 0, reach) if step < reach else uniform[:, place] * reach
-                )
-        return self.project(x0, out)
+        """Uniform over what each feature may become, then projected; draws near 0 and 1 give the ends."""
+        return _Changes(self, x0, self.radius).drawn(uniform)
 
-    def _valid(self, x0: Floats, x: Floats, radius: float) -> Floats:
-        out = np.where(np.isfinite(x), x, x0).astype(float)
-        self._restore_categories(x0, out, radius)
-        numbers = [feature for feature in self.table.features if feature.kind != "category"]
-        for feature in numbers:
-            self._bound(x0, out, feature)
-        if math.isfinite(radius):
-            self._shrink(x0, out, numbers, radius)
+    def within(self, radius: float) -> Tabular:
+        """The same constraints with another budget."""
+        return replace(self, radius=radius)
+
+
+class _Changes:
+    """What may become of given originals within a radius; number columns are handled together, groups one by one."""
+
+    def __init__(self, domain: Tabular, x0: Floats, radius: float) -> None:
+        self.x0, self.radius, self.norm, self.relations = x0, radius, domain.norm, domain.relations
+        self.table = domain.table
+        features = self.table.features
+        self.numbers = [feature for feature in features if feature.kind != "category"]
+        self.groups = [feature for feature in features if feature.one_hot]
+        self.codes = [self.table.columns[f.name].start for f in features if f.kind == "category" and not f.one_hot]
+        self.at = np.array([self.table.columns[feature.name].start for feature in self.numbers], dtype=np.int64)
+        self.unit = np.array([feature.unit for feature in self.numbers])
+        self.weight = np.array([feature.cost * feature.unit / feature.scale for feature in self.numbers])
+        self.whole = np.array([feature.kind == "integer" for feature in self.numbers], dtype=bool)
+        self.origin = x0[:, self.at]
+        held = ~np.array([feature.mutable for feature in self.numbers], dtype=bool) | (self.origin == MISSING)
+        self.low = np.where(held, self.origin, np.minimum([f.low / f.unit for f in self.numbers], self.origin))
+        self.high = np.where(held, self.origin, np.maximum([f.high / f.unit for f in self.numbers], self.origin))
+        rounding = np.where(held, 0.0, np.abs(self.origin) * self.weight).sum(axis=1) * 4 * np.finfo(float).eps
+        self.allowed = radius * (1 + TOLERANCE) + 1e-12 + rounding
+        self.held = held
+
+    def valid(self, x: Floats) -> Floats:
+        """The rows of x with every constraint restored, within the radius."""
+        out = np.where(np.isfinite(x), x, self.x0)
+        out[:, self.codes] = self.x0[:, self.codes]
+        self._restore_groups(out)
+        out[:, self.at] = np.clip(out[:, self.at], self.low, self.high)
+        self._shrink(out)
         for relation in self.relations:
-            self._keep(x0, out, relation)
-        for feature in numbers:
-            if feature.kind == "integer":
-                at = self.table.columns[feature.name].start
-                moved = (out[:, at] - x0[:, at]) * feature.scale
-                whole = np.trunc(moved + np.sign(moved) * 1e-9) if math.isfinite(radius) else np.round(moved)
-                out[:, at] = x0[:, at] + whole / feature.scale
-                self._bound_whole(x0, out, feature)
+            self._keep(out, relation)
+            self._shrink(out)
+        self._round(out)
         for relation in self.relations:
-            self._revert_where_broken(x0, out, relation, radius)
+            self._keep(out, relation)
+        self._revert(out)
         return out
 
-    def _restore_categories(self, x0: Floats, out: Floats, radius: float) -> None:
-        for feature in self.table.features:
-            if feature.kind != "category" or not feature.width:
-                continue
+    def distance(self, x: Floats) -> Floats:
+        """(n,) what the change from the originals to x costs."""
+        return self._combine(self._moved(x), self._switched(x))
+
+    def drawn(self, uniform: Floats) -> Floats:
+        """A random row within the radius for each original, from draws in [0, 1)."""
+        out = np.array(uniform, dtype=float)
+        low, high = self._within_reach()
+        out[:, self.at] = low + uniform[:, self.at] * (high - low)
+        return self.valid(out)
+
+    def _restore_groups(self, out: Floats) -> None:
+        rows = np.arange(len(out))
+        for feature in self.groups:
             place = self.table.columns[feature.name]
-            original = x0[:, place]
+            original, value = self.x0[:, place], out[:, place]
+            before, after = original.argmax(axis=1), value.argmax(axis=1)
             picked = np.zeros_like(original)
-            picked[np.arange(len(out)), out[:, place].argmax(axis=1)] = 1.0
-            frozen = (original.max(axis=1) <= 0) | (not feature.mutable) | (feature.cost > radius)
-            out[:, place] = np.where(frozen[:, None], original, picked)
-        if math.isfinite(radius) and self.norm != "linf":
-            spent = self._spent(x0, out, kinds=("category",))
-            for at in range(len(self.table.features) - 1, -1, -1):
-                feature = self.table.features[at]
-                over = self._combine(spent) > radius
-                if feature.kind == "category" and over.any():
-                    place = self.table.columns[feature.name]
-                    out[over, place] = x0[over, place]
-                    spent[over, at] = 0.0
-
-    def _bound(self, x0: Floats, out: Floats, feature: Feature) -> None:
-        at = self.table.columns[feature.name].start
-        original = x0[:, at]
-        reach = (feature.high - feature.low) / feature.scale
-        clipped = np.clip(out[:, at], np.minimum(0.0, original), np.maximum(reach, original))
-        frozen = (original == MISSING) | (not feature.mutable)
-        out[:, at] = np.where(frozen, original, clipped)
-
-    def _bound_whole(self, x0: Floats, out: Floats, feature: Feature) -> None:
-        at = self.table.columns[feature.name].start
-        original = x0[:, at]
-        reach = (feature.high - feature.low) / feature.scale
-        beyond = (out[:, at] > np.maximum(reach, original) + 1e-9) | (out[:, at] < np.minimum(0.0, original) - 1e-9)
-        step = np.sign(out[:, at] - original) / feature.scale
-        out[:, at] = np.where(beyond, out[:, at] - step, out[:, at])
-
-    def _shrink(self, x0: Floats, out: Floats, numbers: list[Feature], radius: float) -> None:
-        if self.norm == "linf":
-            for feature in numbers:
-                if feature.cost:
-                    at, step = self.table.columns[feature.name].start, radius / feature.cost
-                    out[:, at] = np.clip(out[:, at], x0[:, at] - step, x0[:, at] + step)
+            picked[rows, after] = 1.0
+            kept = (original.max(axis=1) <= 0) | (value[rows, after] <= value[rows, before]) | (value.max(axis=1) <= 0)
+            out[:, place] = np.where((kept | (self._price(feature) > self.radius))[:, None], original, picked)
+        if self.norm == "linf" or not math.isfinite(self.radius):
             return
-        fixed = self._combine(self._spent(x0, out, kinds=("category",)))
-        moving = self._spent(x0, out, kinds=("number", "integer"))
+        spent = self._switched(out)
+        for index in reversed(range(len(self.groups))):
+            over = self._combine(np.zeros((len(out), 0)), spent) > self.radius
+            place = self.table.columns[self.groups[index].name]
+            out[over, place] = self.x0[over, place]
+            spent[over, index] = 0.0
+
+    def _within_reach(self) -> tuple[Floats, Floats]:
+        """Bounds of each number that cost at most the radius by themselves."""
+        if self.norm == "l0" or not math.isfinite(self.radius):
+            return self.low, self.high
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reach = np.where(self.weight > 0, self.radius / self.weight, np.inf)
+        return np.maximum(self.low, self.origin - reach), np.minimum(self.high, self.origin + reach)
+
+    def _shrink(self, out: Floats) -> None:
+        if not math.isfinite(self.radius):
+            return
+        if self.norm == "linf":
+            out[:, self.at] = np.clip(out[:, self.at], *self._within_reach())
+            return
+        moved, fixed = self._moved(out), self._combine(np.zeros((len(out), 0)), self._switched(out))
         if self.norm == "l0":
-            order = np.argsort(-moving, axis=1, kind="stable")
-            rank = np.argsort(order, axis=1, kind="stable")
-            undo = (moving > 0) & (rank >= (radius - fixed)[:, None])
-            for index, feature in enumerate(self.table.features):
-                if feature.kind != "category":
-                    at = self.table.columns[feature.name].start
-                    out[:, at] = np.where(undo[:, index], x0[:, at], out[:, at])
+            rank = np.argsort(np.argsort(-moved, axis=1, kind="stable"), axis=1, kind="stable")
+            undo = (moved > 0) & (rank >= np.floor(self.radius - fixed)[:, None])
+            out[:, self.at] = np.where(undo, self.origin, out[:, self.at])
             return
         power = 2 if self.norm == "l2" else 1
-        left = np.clip(radius**power - fixed**power, 0, None) ** (1 / power)
-        used = self._combine(moving)
-        factor = np.where(used > left, left / np.where(used > 0, used, 1.0), 1.0)
-        for feature in numbers:
-            if feature.cost:
-                at = self.table.columns[feature.name].start
-                out[:, at] = x0[:, at] + factor * (out[:, at] - x0[:, at])
+        left = np.clip(self.radius**power - fixed**power, 0, None) ** (1 / power)
+        used = self._combine(moved, np.zeros((len(out), 0)))
+        over = self.distance(out) > self.allowed
+        factor = np.where(over & (used > left), left / np.where(used > 0, used, 1.0), 1.0)[:, None]
+        shrunk = self.origin + factor * (out[:, self.at] - self.origin)
+        out[:, self.at] = np.where((factor < 1) & (self.weight > 0), shrunk, out[:, self.at])
 
-    def _keep(self, x0: Floats, out: Floats, relation: Relation) -> None:
-        """Move rows that break a relation onto its boundary, along the mutable features."""
-        broken = np.flatnonzero(self._excess(out, relation) > 1e-9) if relation.kind == "at_most" else np.arange(len(out))
-        if not len(broken):
-            return
-        gap = self._signed(out[broken], relation)
-        names = (
-            [next(iter(relation.weights))]
-            if relation.kind == "equals"
-            else [n for n in relation.weights if self.table.feature(n).mutable]
-        )
-        slope = {name: relation.weights[name] * self.table.feature(name).scale for name in names}
-        steep = sum(value * value for value in slope.values())
-        if not steep:
-            return
-        for name in names:
-            at = self.table.columns[name].start
-            out[broken, at] -= slope[name] * gap / steep
-            feature = self.table.feature(name)
-            if relation.kind == "at_most" and feature.kind == "integer":
-                value = self.table.values(out[broken], name)
-                value = np.floor(value + 1e-9) if relation.weights[name] > 0 else np.ceil(value - 1e-9)
-                out[broken, at] = (value - feature.low) / feature.scale
-            part = out[broken]
-            self._bound(x0[broken], part, feature)
-            out[broken] = part
+    def _round(self, out: Floats) -> None:
+        steps = (out[:, self.at] - self.origin) * self.unit
+        steps = np.trunc(steps + np.sign(steps) * 1e-9) if math.isfinite(self.radius) else np.rint(steps)
+        steps -= np.where(self._beyond(self.origin + steps / self.unit), np.sign(steps), 0.0)
+        out[:, self.at] = np.where(self.whole, self.origin + steps / self.unit, out[:, self.at])
 
-    def _revert_where_broken(self, x0: Floats, out: Floats, relation: Relation, radius: float) -> None:
+    def _keep(self, out: Floats, relation: Relation) -> None:
+        """Move rows that break a relation onto its boundary: by its first feature if it equals, else by all mutable ones."""
+        broken = np.flatnonzero(self._breaks(out, relation))
+        names = list(relation.weights)[:1] if relation.kind == "equals" else list(relation.weights)
+        places = np.array([i for i, f in enumerate(self.numbers) if f.name in names and f.mutable], dtype=np.int64)
+        weights = np.array([relation.weights[self.numbers[index].name] for index in places])
+        if not len(broken) or not (weights**2).sum():
+            return
+        block = np.ix_(broken, self.at[places])
+        gap = self._gap(out[broken], relation)
+        value = out[block] - (gap[:, None] * weights / (weights**2).sum()) / self.unit[places]
+        if relation.kind == "at_most":
+            origin = self.origin[np.ix_(broken, places)]
+            steps = (value - origin) * self.unit[places]
+            steps = np.where(weights > 0, np.floor(steps + 1e-9), np.ceil(steps - 1e-9))
+            value = np.where(self.whole[places], origin + steps / self.unit[places], value)
+        out[block] = np.clip(value, self.low[np.ix_(broken, places)], self.high[np.ix_(broken, places)])
+
+    def _revert(self, out: Floats) -> None:
+        """Give up the change of what still breaks a relation or the budget: its features first, then the whole row."""
+        if not self.relations:
+            return
+        for relation in self.relations * len(self.relations):
+            bad = self._breaks(out, relation) | (self.distance(out) > self.allowed)
+            for name in relation.weights:
+                at = self.table.columns[name].start
+                out[bad, at] = self.x0[bad, at]
+        steps = (out[:, self.at] - self.origin) * self.unit
+        bad = (self.whole & (steps != np.rint(steps))).any(axis=1) | (self.distance(out) > self.allowed)
+        for relation in self.relations:
+            bad |= self._breaks(out, relation)
+        out[bad] = self.x0[bad]
+
+    def _breaks(self, x: Floats, relation: Relation) -> NDArray[np.bool_]:
+        """Rows that break a relation more than their original does; a missing cell cannot break one."""
+        places = [self.table.columns[name].start for name in relation.weights]
+        size = abs(relation.bound) + sum(abs(w) * np.abs(self.table.values(x, n)) for n, w in relation.weights.items())
+        now, before = self._gap(x, relation), self._gap(self.x0, relation)
         if relation.kind == "equals":
-            moved = np.abs(self._signed(out, relation)) > np.abs(self._signed(x0, relation)) + 1e-7
-        else:
-            moved = self._excess(out, relation) > self._excess(x0, relation) + 1e-9
-        if math.isfinite(radius):
-            moved |= self.distance(x0, out) > radius * (1 + TOLERANCE) + 1e-12
-        for name in relation.weights:
-            at = self.table.columns[name].start
-            out[moved, at] = x0[moved, at]
+            now, before = np.abs(now), np.abs(before)
+        more = now > np.clip(before, 0, None) + 1e-9 * size
+        return np.asarray(more & ~(self.x0[:, places] == MISSING).any(axis=1))
 
-    def _signed(self, x: Floats, relation: Relation) -> Floats:
-        total = np.full(len(x), -relation.bound)
-        for name, weight in relation.weights.items():
-            total += weight * self.table.values(x, name)
-        return total
+    def _gap(self, x: Floats, relation: Relation) -> Floats:
+        terms = [weight * self.table.values(x, name) for name, weight in relation.weights.items()]
+        return np.asarray(np.sum(terms, axis=0) - relation.bound)
 
-    def _excess(self, x: Floats, relation: Relation) -> Floats:
-        return np.clip(self._signed(x, relation), 0, None)
+    def _beyond(self, value: Floats) -> NDArray[np.bool_]:
+        return (value < self.low) | (value > self.high)
 
-    def _spent(self, x0: Floats, x: Floats, kinds: tuple[str, ...] = ("number", "integer", "category")) -> Floats:
-        """(n, features) what each feature's change costs."""
-        out = np.zeros((len(x), len(self.table.features)))
-        for index, feature in enumerate(self.table.features):
-            if feature.kind not in kinds or not feature.width:
-                continue
+    def _price(self, feature: Feature) -> float:
+        return float(feature.cost > 0) if self.norm == "l0" else feature.cost
+
+    def _moved(self, x: Floats) -> Floats:
+        """(n, numbers) what each number's change costs."""
+        cost = np.where(self.held, 0.0, self.weight * np.abs(x[:, self.at] - self.origin))
+        return (cost > 0).astype(float) if self.norm == "l0" else cost
+
+    def _switched(self, x: Floats) -> Floats:
+        """(n, groups) what each category's change costs."""
+        out = np.zeros((len(x), len(self.groups)))
+        for index, feature in enumerate(self.groups):
             place = self.table.columns[feature.name]
-            if feature.kind == "category":
-                out[:, index] = feature.cost * (np.abs(x[:, place] - x0[:, place]).max(axis=1) > 0.5)
-            else:
-                out[:, index] = feature.cost * np.abs(x[:, place.start] - x0[:, place.start])
+            out[:, index] = self._price(feature) * (x[:, place] != self.x0[:, place]).any(axis=1)
         return out
 
-    def _combine(self, spent: Floats) -> Floats:
-        if not spent.shape[1]:
-            return np.zeros(len(spent))
+    def _combine(self, moved: Floats, switched: Floats) -> Floats:
+        spent = np.concatenate([moved, switched], axis=1)
         if self.norm == "linf":
-            return np.asarray(spent.max(axis=1))
-        if self.norm == "l2":
-            return np.asarray(np.sqrt((spent**2).sum(axis=1)))
-        if self.norm == "l1":
-            return np.asarray(spent.sum(axis=1))
-        return np.asarray((spent > 1e-9).sum(axis=1), dtype=float)
+            return np.asarray(spent.max(axis=1, initial=0.0))
+        with np.errstate(over="ignore"):
+            return np.asarray(np.sqrt((spent**2).sum(axis=1)) if self.norm == "l2" else spent.sum(axis=1))
