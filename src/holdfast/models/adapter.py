@@ -1,0 +1,175 @@
+"""What all adapters share: an answer function turned into labels and scores, checked on every call."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from holdfast.core.errors import AccessDenied, HoldfastError, InvalidData, InvalidModel
+from holdfast.core.oracle import Access, Array
+from holdfast.models.answers import (
+    Context,
+    Output,
+    as_answer,
+    as_labels,
+    as_scores,
+    class_name,
+    detect_output,
+    shown,
+    unnamed_classes,
+)
+
+
+class Adapter(ABC):
+    """A model that answers in NumPy and gives no gradients.
+
+    A subclass implements `answer`. Classes and the form of the answers are found on `context.sample` when they are
+    neither known to the subclass nor stated in the system file.
+
+    Args:
+        context: what the model is loaded with.
+        names: the class names, when the model itself knows them.
+        output: the form of the answers, when the model itself knows it.
+    """
+
+    framework = "python"
+    access: Access
+    classes: tuple[str, ...]
+
+    def __init__(self, context: Context, names: tuple[str, ...] | None = None, output: Output | None = None) -> None:
+        self.source = context.source
+        first = as_answer(self._ask(context.sample), len(context.sample), self.source)
+        self.output: Output = output or context.output or detect_output(first, self.source)
+        if self.output == "labels":
+            self.access = Access.LABELS
+            found = context.classes or names or _label_names(first, context)
+            self._index = _label_index(first, found)
+            self.classes = found
+            as_labels(first, self._index, self.source)
+        else:
+            self.access = Access.SCORES
+            count = as_scores(first, self.output, self.source).shape[1]
+            self.classes = names if names and not context.classes else unnamed_classes(count, context)
+            if len(self.classes) != count:
+                raise InvalidModel(f"answered {count} scores a row; it has {len(self.classes)} classes", where=self.source)
+        if len(self.classes) < 2:
+            raise InvalidModel(f"has {len(self.classes)} class; a classifier needs two", where=self.source)
+
+    @abstractmethod
+    def answer(self, x: Any) -> Any:
+        """The model's own answer to (n, ...) inputs."""
+
+    def labels(self, x: Any) -> NDArray[np.int64]:
+        """(n,) class indices.
+
+        Raises:
+            InvalidModel: the answer has the wrong form.
+            Inconclusive: the model answered NaN.
+        """
+        if self.output == "labels":
+            return as_labels(as_answer(self._ask(x), len(x), self.source), self._index, self.source)
+        return np.asarray(self._scores(x).argmax(axis=1), dtype=np.int64)
+
+    def scores(self, x: Any) -> Array:
+        """(n, k) float64 logits or log-probabilities, in x's array library.
+
+        Raises:
+            AccessDenied: the model gives labels only.
+            InvalidModel, Inconclusive: as for `labels`.
+        """
+        if self.output == "labels":
+            raise AccessDenied(f"{self.source} gives labels only")
+        return like(x, self._scores(x))
+
+    def value_and_gradient(self, x: Any, loss: Callable[[Array], Array]) -> tuple[Array, Array]:  # noqa: ARG002
+        """Never: this model is not differentiable.
+
+        Raises:
+            AccessDenied: always.
+        """
+        raise AccessDenied(f"{self.source} gives no gradients")
+
+    def _scores(self, x: Any) -> NDArray[np.float64]:
+        return as_scores(as_answer(self._ask(x), len(x), self.source), self.output, self.source, len(self.classes))
+
+    def _ask(self, x: Any) -> Any:
+        try:
+            return self.answer(plain(x))
+        except HoldfastError:
+            raise
+        except Exception as error:
+            raise InvalidModel(
+                f"failed on {described(x)}: {type(error).__name__}: {error}",
+                where=self.source,
+                hint="Give the data in the form that the model was trained on.",
+            ) from error
+
+
+def plain(x: Any) -> Any:
+    """A torch tensor as a NumPy array; anything else as it is."""
+    return x.detach().cpu().numpy() if hasattr(x, "detach") else x
+
+
+def like(x: Any, values: NDArray[np.float64]) -> Array:
+    """The values as a torch tensor when x is one, else as they are."""
+    if not hasattr(x, "detach"):
+        return values
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(values)).to(x.device)
+
+
+def match_columns(columns: Iterable[Any], names: Sequence[str], source: str) -> list[Any]:
+    """The column for each of a model's feature names, which LightGBM keeps with underscores for spaces and other signs.
+
+    Raises:
+        InvalidData: a column is missing.
+    """
+    exact = {str(column): column for column in columns}
+    loose = {_simplified(str(column)): column for column in columns}
+    found = [exact.get(name, loose.get(name)) for name in names]
+    missing = [name for name, column in zip(names, found, strict=True) if column is None]
+    if missing:
+        raise InvalidData(f"the table lacks columns that the model takes: {shown(missing)}", where=source)
+    return found
+
+
+def _simplified(name: str) -> str:
+    return "".join(sign if sign.isalnum() else "_" for sign in name)
+
+
+def described(x: Any) -> str:
+    """The form of a batch of inputs, without its values."""
+    if isinstance(x, pd.DataFrame):
+        return f"a table of {len(x)} rows and {x.shape[1]} columns"
+    return f"an array of shape {tuple(np.shape(x))}"
+
+
+def _label_names(first: NDArray[Any], context: Context) -> tuple[str, ...]:
+    """The classes of a model that answers with labels and names none: the data's, which it may name or count from 0."""
+    seen = {class_name(value) for value in first.ravel()}
+    counted = first.dtype.kind == "b" or all(name.isdecimal() and int(name) < len(context.labels) for name in seen)
+    if seen <= set(context.labels) or counted:
+        return context.labels
+    raise InvalidModel(
+        f"answers with labels {shown(sorted(seen))}, but the data have {shown(context.labels)}",
+        where=context.source,
+        hint="Name the classes: model.classes: [...].",
+    )
+
+
+def _label_index(first: NDArray[Any], names: tuple[str, ...]) -> pd.Index:
+    """The class labels in the type that the model answers with; bare indices where it does not use the names."""
+    if first.dtype.kind in "US" or isinstance(first.ravel()[0], str):
+        return pd.Index(list(names))
+    if {class_name(value) for value in first.ravel()} <= set(names):
+        if set(names) == {"False", "True"}:
+            return pd.Index([name == "True" for name in names])
+        if all(name.lstrip("-").isdecimal() for name in names):
+            return pd.Index([int(name) for name in names])
+    return pd.Index(np.arange(len(names)))
