@@ -188,12 +188,8 @@ class Catalogue(Document):
         for incident in self.incidents:
             problems += _absent(incident.id, "threat", incident.threats, threats)
             problems += _absent(incident.id, "control", incident.controls, self.controls)
-        used = {
-            "probe": (self.probes, {probe for threat in self.threats for probe in threat.probes}),
-            "control": (self.controls, {control for threat in self.threats for control in threat.controls}),
-        }
-        for kind, (stated, referenced) in used.items():
-            problems += [f"no threat uses the {kind} {name}" for name in stated if name not in referenced]
+        used = {name for threat in self.threats for name in (*threat.probes, *threat.controls)}
+        problems += [f"no threat uses {name}" for name in (*self.probes, *self.controls) if name not in used]
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -98,7 +98,7 @@ class Node:
         return line
 
 
-def read_yaml(path: Path, limits: Limits = Limits()) -> Node:  # noqa: B008
+def read_yaml(path: Path, limits: Limits = Limits()) -> Node:
     """Read one YAML document whose top is a mapping.
 
     Raises:
@@ -118,7 +118,7 @@ def read_yaml(path: Path, limits: Limits = Limits()) -> Node:  # noqa: B008
     return parse_yaml(raw, name, limits)
 
 
-def parse_yaml(raw: bytes, name: str, limits: Limits = Limits()) -> Node:  # noqa: B008
+def parse_yaml(raw: bytes, name: str, limits: Limits = Limits()) -> Node:
     """As `read_yaml`, for bytes already read; `name` is what errors call them."""
     if len(raw) > limits.size:
         raise ConfigurationError(f"the file is larger than {limits.size:,} bytes", where=name)
@@ -165,7 +165,7 @@ class _Builder:
 
     def build(self, text: str) -> Node | None:
         for event in yaml.parse(text, Loader=_Loader):
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 1
             if isinstance(event, yaml.DocumentStartEvent):
                 self.documents += 1
                 if self.documents > 1:
