@@ -1,0 +1,231 @@
+"""The gate never gets greener with less evidence, and each exit code has one meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.assessment.document import Assessment, SystemSummary, Utility
+from holdfast.assessment.files import read_assessment, write_document
+from holdfast.assessment.gate import Policy, ThreatRule, apply_gate, read_policy
+from holdfast.core.errors import ConfigurationError, IntegrityFailure
+from holdfast.core.evidence import Evidence, Row
+from holdfast.risk.register import Decision, Loss, Risk, RiskRegister
+from holdfast.threats.derivation import Threat
+
+STATES = ("not_applicable", "unmeasured", "inconclusive", "failed")
+
+
+def threat(identifier: str, applicability: str = "applies") -> Threat:
+    return Threat(
+        id=identifier,
+        name=f"name of {identifier}",
+        stage="inference",
+        goal="integrity",
+        what="what",
+        applicability=applicability,
+        because="because",
+    )
+
+
+def measured(identifier: str, successes: int, trials: int, clusters: int | None = None) -> Evidence:
+    rows = tuple(
+        Row(unit=f"r{n}", cluster=f"c{n % clusters}" if clusters else None, capability=1.0 if n < successes else None)
+        for n in range(trials)
+    )
+    return Evidence(probe=f"P-{identifier}", threats=(identifier,), status="measured", rows=rows, tested=1.0, axis="queries")
+
+
+def refused(identifier: str, state: str) -> Evidence:
+    return Evidence(probe=f"P-{identifier}", threats=(identifier,), status=state, reason=f"it is {state}")
+
+
+def risk(identifier: str, state: str = "measured", p95: float = 10.0) -> Risk:
+    return Risk(
+        id=f"{identifier}-somebody",
+        threat=identifier,
+        threat_name=identifier,
+        goal="integrity",
+        actor="somebody",
+        state=state,
+        probability=(0.1, 0.0, 0.2),
+        attempts="declared",
+        success="measured" if state == "measured" else "default",
+        loss_per_event="declared",
+        annual=Loss(mean=5, p5=0, p50=4, p95=p95),
+    )
+
+
+def assessment(evidence: tuple[Evidence, ...], threats=("T-A", "T-B"), **fields) -> Assessment:
+    register = RiskRegister(
+        unit="EUR",
+        risks=tuple(risk(identifier) for identifier in threats),
+        total=Loss(mean=10, p5=0, p50=8, p95=20),
+        appetite=(15.0, 0.95),
+        exceeds_appetite=0.2,
+        draws=10,
+        seed=0,
+    )
+    values = {
+        "created": "2026-01-01T00:00:00Z",
+        "seconds": 1.0,
+        "holdfast": "0",
+        "versions": {},
+        "system": SystemSummary(name="s", file="holdfast.yaml", framework="python", modality="tabular", facts={}),
+        "data": (),
+        "utility": Utility(rows=100, accuracy=0.9, accuracy_low=0.82, accuracy_high=0.95, majority_share=0.5),
+        "digests": {"model": "m", "holdout": "d"},
+        "seed": 0,
+        "budget": "quick",
+        "threats": tuple(threat(identifier) for identifier in threats),
+        "evidence": evidence,
+        "measurable": tuple(threats),
+        "register": register,
+    }
+    return Assessment(**{**values, **fields}).sealed()
+
+
+def code(document: Assessment, **policy) -> int:
+    return apply_gate(document, Policy(**policy)).code
+
+
+def test_measured_and_within_bounds_passes() -> None:
+    document = assessment((measured("T-A", 0, 400), measured("T-B", 3, 400)))
+    assert code(document, threats={"T-A": ThreatRule(max_success=0.01), "T-B": ThreatRule(max_success=0.05)}) == 0
+
+
+def test_the_upper_bound_counts_and_not_the_estimate() -> None:
+    document = assessment((measured("T-A", 0, 40), measured("T-B", 0, 40)))
+    assert code(document, threats={"T-A": ThreatRule(max_success=0.05)}) == 1
+
+
+def test_clustered_rows_widen_the_bound() -> None:
+    rule = {"T-A": ThreatRule(max_success=0.02)}
+    assert code(assessment((measured("T-A", 0, 400), measured("T-B", 0, 400))), threats=rule) == 0
+    assert code(assessment((measured("T-A", 0, 400, clusters=10), measured("T-B", 0, 400))), threats=rule) == 1
+
+
+@pytest.mark.claim("loop-2")
+@pytest.mark.parametrize("state", ["unmeasured", "inconclusive", "failed"])
+def test_what_was_not_measured_is_inconclusive(state: str) -> None:
+    document = assessment((refused("T-A", state), measured("T-B", 0, 400)))
+    assert code(document) == 3
+    assert code(document, require=["T-B"], threats={"T-A": ThreatRule(max_success=1.0)}) == 3
+
+
+@pytest.mark.claim("loop-2")
+def test_a_threat_whose_evidence_vanished_is_inconclusive() -> None:
+    assert code(assessment((measured("T-B", 0, 400),))) == 3
+
+
+def test_a_verified_fact_that_rules_the_threat_out_is_enough() -> None:
+    assert code(assessment((refused("T-A", "not_applicable"), measured("T-B", 0, 400)))) == 0
+
+
+def test_a_breach_outranks_an_inconclusive_rule() -> None:
+    document = assessment((refused("T-A", "failed"), measured("T-B", 300, 400)))
+    assert code(document, threats={"T-B": ThreatRule(max_success=0.1)}) == 1
+
+
+def test_totals_and_utility() -> None:
+    document = assessment((measured("T-A", 0, 40), measured("T-B", 0, 40)))
+    assert code(document, max_exceeds_appetite=0.3, max_annual_loss_p95=25, min_accuracy=0.8) == 0
+    assert code(document, max_exceeds_appetite=0.1) == 1
+    assert code(document, max_annual_loss_p95=19) == 1
+    assert code(document, min_accuracy=0.85) == 1
+    assert code(document.model_copy(update={"utility": None}), min_accuracy=0.1) == 3
+
+
+def decision(state: str) -> Decision:
+    return Decision(
+        id="d1",
+        risk="T-A-somebody",
+        choice="accept",
+        who="owner",
+        until="2030-01-01",
+        model_digest="m",
+        data_digest="d",
+        made="2026-01-01",
+        state=state,
+        lapsed_because="" if state == "in force" else "the model changed",
+    )
+
+
+def test_a_decision_in_force_waives_and_a_lapsed_one_does_not() -> None:
+    evidence = (measured("T-A", 300, 400), measured("T-B", 0, 400))
+    rule = {"T-A": ThreatRule(max_success=0.1)}
+    assert code(assessment(evidence, decisions=(decision("in force"),)), threats=rule) == 0
+    assert code(assessment(evidence, decisions=(decision("in force"),)), threats=rule, accept_decided=False) == 1
+    assert code(assessment(evidence, decisions=(decision("lapsed"),)), threats=rule) == 1
+
+
+GREENER = {0: 0, 3: 1, 1: 2}
+"""How far each code is from green."""
+
+
+@given(
+    successes=st.integers(0, 60),
+    trials=st.integers(60, 120),
+    bound=st.floats(0, 1),
+    state=st.sampled_from(["unmeasured", "inconclusive", "failed", "gone"]),
+)
+def test_less_evidence_is_never_a_pass(successes: int, trials: int, bound: float, state: str) -> None:
+    policy = {"threats": {"T-A": ThreatRule(max_success=bound)}}
+    other = measured("T-B", 0, 400)
+    less = (other,) if state == "gone" else (refused("T-A", state), other)
+    assert code(assessment((measured("T-A", successes, trials), other)), **policy) in (0, 1)
+    assert code(assessment(less), **policy) == 3
+
+
+@given(st.integers(0, 30), st.integers(30, 200), st.integers(1, 4), st.floats(0, 1))
+def test_fewer_rows_of_the_same_share_never_turn_a_breach_into_a_pass(won: int, rows: int, times: int, bound: float) -> None:
+    policy = {"threats": {"T-A": ThreatRule(max_success=bound)}}
+    other = measured("T-B", 0, 400)
+    few = code(assessment((measured("T-A", won, rows), other)), **policy)
+    many = code(assessment((measured("T-A", won * times, rows * times), other)), **policy)
+    assert GREENER[few] >= GREENER[many]
+
+
+def test_a_policy_about_an_unknown_threat_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="T-NOPE"):
+        apply_gate(assessment(()), Policy(threats={"T-NOPE": ThreatRule(max_success=0.1)}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("treats: {}", "treats"),
+        ("max_exceeds_appetite: 2", "less than or equal"),
+        ("- a list", "not a mapping"),
+        ("a: [", "not valid YAML"),
+        ("a: &x 1\nb: *x", "aliases"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("[" * 100_000, "not valid YAML"),
+    ],
+)
+@pytest.mark.claim("loop-10")
+def test_hostile_or_wrong_policies_are_one_clear_error(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        read_policy(path)
+
+
+def test_an_edited_assessment_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_document(path, assessment((measured("T-A", 3, 40),)))
+    assert read_assessment(path).seal
+    path.write_text(path.read_text().replace('"accuracy": 0.9', '"accuracy": 0.99'))
+    with pytest.raises(IntegrityFailure):
+        read_assessment(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b"[1]", b'{"format": "holdfast-assessment/2"}', b"[" * 100_000])
+def test_what_is_no_assessment_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="not an assessment"):
+        read_assessment(path)

@@ -1,0 +1,125 @@
+"""The engine keeps its promises when workers answer, fail, chatter, die, or cannot start."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from holdfast.core.progress import Silent
+from holdfast.engine.local import LocalEngine, WorkerError
+
+SESSION = """
+import os, sys, time
+
+class Session:
+    def __init__(self, offset):
+        if offset < 0:
+            raise ValueError("offset")
+        self.offset = offset
+
+    def __call__(self, job, progress):
+        print("noise on stdout that must not disturb the conversation")
+        progress.advance(job["id"], 1, 1)
+        if job["what"] == "die":
+            os.kill(os.getpid(), 9)
+        if job["what"] == "raise":
+            raise RuntimeError("went wrong")
+        if job["what"] == "sleep":
+            open(job["marker"], "w").write(str(os.getpid()))
+            time.sleep(60)
+        if job["what"] == "threads":
+            return os.environ["OMP_NUM_THREADS"]
+        return job["value"] + self.offset
+"""
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "engine_session.py").write_text(SESSION)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "engine_session:Session"
+
+
+def test_every_job_gets_its_own_result(session: str) -> None:
+    jobs = [{"id": f"j{n}", "what": "add", "value": n} for n in range(7)]
+    results = {result.job: result for result in LocalEngine(session, {"offset": 100}, workers=3).run(jobs, Silent())}
+    assert {job: result.result for job, result in results.items()} == {f"j{n}": n + 100 for n in range(7)}
+
+
+def test_an_error_or_a_death_takes_only_its_own_job(session: str, tmp_path: Path) -> None:
+    jobs = [
+        {"id": "dies", "what": "die", "value": 0},
+        {"id": "raises", "what": "raise", "value": 0},
+        {"id": "first", "what": "add", "value": 1},
+        {"id": "second", "what": "add", "value": 2},
+    ]
+    engine = LocalEngine(session, {"offset": 0}, workers=1, log=tmp_path / "log")
+    results = {result.job: result for result in engine.run(jobs, Silent())}
+    assert results["first"].result == 1
+    assert results["second"].result == 2
+    assert "SIGKILL" in str(results["dies"].error)
+    assert results["raises"].error == "RuntimeError: went wrong"
+    assert "noise on stdout" in (tmp_path / "log").read_text()
+
+
+def test_progress_is_forwarded(session: str) -> None:
+    seen: list[tuple[str, int, int]] = []
+
+    class Recorder:
+        def advance(self, task: str, done: int, total: int) -> None:
+            seen.append((task, done, total))
+
+    list(LocalEngine(session, {"offset": 0}, workers=1).run([{"id": "a", "what": "add", "value": 1}], Recorder()))
+    assert seen == [("a", 1, 1)]
+
+
+def test_a_session_that_cannot_start_is_one_clear_error(session: str) -> None:
+    with pytest.raises(WorkerError, match="ValueError: offset"):
+        list(LocalEngine(session, {"offset": -1}, workers=2).run([{"id": "a", "what": "add", "value": 1}], Silent()))
+
+
+def test_workers_compute_on_one_thread(session: str) -> None:
+    (result,) = LocalEngine(session, {"offset": 0}, workers=1).run([{"id": "a", "what": "threads"}], Silent())
+    assert result.result == "1"
+
+
+def test_no_jobs_start_no_workers() -> None:
+    assert list(LocalEngine("missing:Session", {}, workers=2).run([], Silent())) == []
+
+
+def test_a_worker_ends_when_its_parent_is_killed(session: str, tmp_path: Path) -> None:
+    marker = tmp_path / "pid"
+    script = (
+        "from holdfast.engine.local import LocalEngine\n"
+        "from holdfast.core.progress import Silent\n"
+        f"job = {json.dumps({'id': 'a', 'what': 'sleep', 'value': 0, 'marker': str(marker)})}\n"
+        f"list(LocalEngine({session!r}, {{'offset': 0}}, workers=1).run([job], Silent()))\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    worker = _wait_for(lambda: int(marker.read_text()) if marker.exists() and marker.read_text() else None)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert _wait_for(lambda: True if not _alive(worker) else None)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _wait_for(found, attempts: int = 400):
+    for _ in range(attempts):
+        value = found()
+        if value is not None:
+            return value
+        time.sleep(0.05)
+    raise AssertionError("it never happened")
+
