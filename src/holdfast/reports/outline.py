@@ -1,0 +1,304 @@
+"""What a report says and in which order, before any format: every rendering takes its sentences and its order from here.
+
+Nothing is estimated. The outline picks, sorts and words what the assessment holds; the one rate it forms, the share of
+attacked units on which an attack succeeded, is `core.statistics.rate` over the evidence's own rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from holdfast.assessment.document import Assessment
+from holdfast.core.evidence import Evidence
+from holdfast.core.statistics import Rate, rate
+from holdfast.reports import numbers
+from holdfast.reports.text import clean
+from holdfast.risk.register import NextProbe, Risk
+from holdfast.threats.catalogue import load_catalogue
+from holdfast.threats.derivation import Threat
+
+State = Literal["measured", "partly", "failed", "inconclusive", "unmeasured", "not_applicable", "excluded"]
+Tone = Literal["over", "within", "open", "unknown"]
+
+LABELS: dict[str, str] = {
+    "measured": "measured",
+    "partly": "partly measured",
+    "failed": "probe failed",
+    "inconclusive": "inconclusive",
+    "unmeasured": "not measured",
+    "not_applicable": "not applicable",
+    "excluded": "excluded by a fact",
+}
+"""How each state is called."""
+
+SHARED_ESTIMATES = (
+    "Attempts per year and loss per event are the owner's own estimates, so absolute sums are only as good as those are. "
+    "A comparison before and after a change rests on the same estimates on both sides, and holds much better."
+)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One threat as it stands after the assessment.
+
+    Attributes:
+        threat: of the catalogue.
+        state: the worst of its evidence; `partly` when some of it is measured and some of it is not.
+        reason: why it is not, or not wholly, measured; for an excluded threat, the fact.
+        measured: its measured evidence.
+        gaps: its other evidence.
+        risks: its risks, in the register's order.
+    """
+
+    threat: Threat
+    state: State
+    reason: str
+    measured: tuple[Evidence, ...]
+    gaps: tuple[Evidence, ...]
+    risks: tuple[Risk, ...]
+
+    @property
+    def label(self) -> str:
+        """What the state is called."""
+        return LABELS[self.state]
+
+    @property
+    def may_apply(self) -> bool:
+        """Whether a missing fact would decide if the threat applies."""
+        return self.threat.applicability == "unknown"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the threat stands without a whole measurement."""
+        return self.state in ("partly", "failed", "inconclusive", "unmeasured")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something worth doing next.
+
+    Attributes:
+        verb: `Measure`, `Repair` or `Lower`.
+        what: what to do, in one sentence.
+        why: what it is worth.
+        threat: the threat it is about.
+    """
+
+    verb: Literal["Measure", "Repair", "Lower"]
+    what: str
+    why: str
+    threat: str
+
+
+@dataclass(frozen=True)
+class Outline:
+    """An assessment, arranged to be read."""
+
+    assessment: Assessment
+
+    @cached_property
+    def standings(self) -> tuple[Standing, ...]:
+        """Every threat of the assessment, in the catalogue's order."""
+        risks: dict[str, list[Risk]] = {}
+        for risk in self.assessment.register.risks:
+            risks.setdefault(risk.threat, []).append(risk)
+        return tuple(_standing(self.assessment, threat, risks.get(threat.id, [])) for threat in self.assessment.threats)
+
+    def having(self, *states: State) -> tuple[Standing, ...]:
+        """The threats in any of these states."""
+        return tuple(standing for standing in self.standings if standing.state in states)
+
+    @property
+    def open(self) -> tuple[Standing, ...]:
+        """Threats that are not, or not wholly, measured: those with the largest mean annual loss first."""
+        found = [standing for standing in self.standings if standing.is_open]
+        return tuple(sorted(found, key=lambda standing: -max((risk.annual.mean for risk in standing.risks), default=0.0)))
+
+    @property
+    def measured(self) -> tuple[Standing, ...]:
+        """Threats with measured evidence, those with the largest mean annual loss first."""
+        found = [standing for standing in self.standings if standing.measured and standing.state != "excluded"]
+        return tuple(sorted(found, key=lambda standing: -max((risk.annual.mean for risk in standing.risks), default=0.0)))
+
+    @property
+    def worst(self) -> Risk | None:
+        """The risk with the largest mean annual loss, measured or not."""
+        return max(self.assessment.register.risks, key=lambda risk: risk.annual.mean, default=None)
+
+    @property
+    def worst_measured(self) -> Risk | None:
+        """The measured risk with the largest mean annual loss."""
+        found = [risk for risk in self.assessment.register.risks if risk.state == "measured"]
+        return max(found, key=lambda risk: risk.annual.mean, default=None)
+
+    @property
+    def tone(self) -> Tone:
+        """How the headline sounds: `over` the appetite, `within` it, `open` without one, `unknown` with nothing measured."""
+        register = self.assessment.register
+        if not self.measured:
+            return "unknown"
+        if register.appetite is None or register.exceeds_appetite is None:
+            return "open"
+        return "over" if register.exceeds_appetite > 1 - register.appetite[1] else "within"
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one sentence."""
+        register = self.assessment.register
+        if self.tone == "unknown":
+            return "Nothing was measured: the risks of this system are unknown, not low."
+        if register.appetite is None or register.exceeds_appetite is None:
+            worst = self.worst_measured
+            return f"The largest measured risk is {_named(worst)}." if worst else "No measured threat became a risk."
+        limit = f"{numbers.money(register.appetite[0], register.unit)} a year"
+        chance = numbers.share(register.exceeds_appetite)
+        allowed = numbers.share(1 - register.appetite[1])
+        if self.tone == "over":
+            return f"Above what you accept: the loss exceeds {limit} with probability {chance}; you accept {allowed}."
+        within = "Within what you accept, on these estimates"
+        return f"{within}: the loss exceeds {limit} with probability {chance}; you accept {allowed}."
+
+    @property
+    def coverage(self) -> str:
+        """How much of what applies was measured, in one sentence."""
+        concerned = [item for item in self.standings if item.state not in ("excluded", "not_applicable")]
+        whole = sum(item.state == "measured" for item in concerned)
+        partly = sum(item.state == "partly" for item in concerned)
+        without = len(concerned) - whole - partly
+        parts = [f"{whole} measured"] + ([f"{partly} partly"] if partly else []) + [f"{without} not measured"]
+        return f"Of {numbers.plural(len(concerned), 'threat')} that apply or may apply: {', '.join(parts)}."
+
+    @property
+    def certainty(self) -> tuple[str, ...]:
+        """How sure the worst risk is: sentences on its probability and on the source of each input."""
+        risk = self.worst
+        if risk is None:
+            return ("There is no risk to be sure of.",)
+        return (success(risk), *_sources(risk))
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What to do next: repair what broke, then measure or lower, the most valuable first."""
+        register = self.assessment.register
+        lower = self._controls()
+        measure = [self._measuring(probe) for probe in register.next_probes]
+        first, second = (lower, measure) if self.worst and self.worst.state == "measured" else (measure, lower)
+        repair = [
+            Step("Repair", f"Make {_names([item])} measurable", item.reason, item.threat.id)
+            for item in self.having("failed", "inconclusive")
+        ]
+        return (*first[:1], *second[:1], *first[1:4], *second[1:4], *repair)
+
+    def _measuring(self, probe: NextProbe) -> Step:
+        name = next((item.name for item in self.assessment.threats if item.id == probe.threat), probe.threat)
+        known = f" with {clean(probe.probe)}" if probe.probe else ""
+        worth = numbers.money(probe.value, self.assessment.register.unit)
+        why = f"Knowing it is worth up to {worth} a year to the decision. {clean(probe.why)}"
+        again = any(risk.threat == probe.threat and risk.state == "measured" for risk in self.assessment.register.risks)
+        verb = "Measure more closely" if again else "Measure"
+        return Step("Measure", f"{verb}: {clean(name)} by {clean(probe.actor)}{known}", why.strip(), probe.threat)
+
+    def _controls(self) -> list[Step]:
+        """For each of the largest measured risks, the catalogue's controls that the system does not state yet."""
+        steps = []
+        threats = {threat.id: threat for threat in self.assessment.threats}
+        seen: set[str] = set()
+        for risk in sorted(self.assessment.register.risks, key=lambda risk: -risk.annual.mean):
+            if risk.state != "measured" or risk.threat in seen or risk.threat not in threats:
+                continue
+            seen.add(risk.threat)
+            candidates = [item for item in threats[risk.threat].controls if item not in self.assessment.system.controls][:3]
+            if candidates:
+                named = "; ".join(control(item) for item in candidates)
+                what = f"Lower the risk of {clean(risk.threat_name)} with: {named}"
+                steps.append(
+                    Step("Lower", what, "Measure again after the change: only that shows whether it helps.", risk.threat)
+                )
+        return steps
+
+
+def success(risk: Risk) -> str:
+    """P(success) of a risk in one sentence."""
+    mean, low, high = risk.probability
+    if risk.state != "measured":
+        return f"P(success) is unknown ({LABELS[risk.state]}): anything from 0 to 100 % is taken as equally likely."
+    shown = numbers.share_interval(mean, low, high)
+    return f"An attempt by this actor succeeds with probability {shown} (90 % interval)."
+
+
+def observed(evidence: Evidence) -> Rate | None:
+    """The share of attacked units on which the attack succeeded; None without rows."""
+    if not evidence.rows:
+        return None
+    clustered = any(row.cluster for row in evidence.rows)
+    clusters = [row.cluster or row.unit for row in evidence.rows] if clustered else None
+    return rate([row.success for row in evidence.rows], clusters)
+
+
+def result(evidence: Evidence) -> str:
+    """What measured evidence found, in one sentence with interval and counts."""
+    found = observed(evidence)
+    if found is None:
+        return "; ".join(f"{clean(item.name)}: {numbers.metric(item)}" for item in evidence.metrics[:3])
+    tested = (
+        f" within {numbers.capability(evidence.axis, evidence.tested)}" if evidence.axis and evidence.tested is not None else ""
+    )
+    chance = f" Chance alone gives {numbers.share(evidence.chance)}." if evidence.chance else ""
+    shown = numbers.share_interval(found.value, found.low, found.high)
+    return f"Succeeded on {found.successes:,} of {found.trials:,} units{tested}: {shown} (95 % interval).{chance}"
+
+
+def control(identifier: str) -> str:
+    """A control's name and id."""
+    name = control_name(identifier)
+    return f"{name} ({clean(identifier)})" if name else clean(identifier)
+
+
+def control_name(identifier: str) -> str:
+    """What the catalogue calls a control; empty for one that it does not know."""
+    known = load_catalogue().controls.get(identifier)
+    return known.name if known else ""
+
+
+def _standing(assessment: Assessment, threat: Threat, risks: Sequence[Risk]) -> Standing:
+    evidence = assessment.evidence_for(threat.id)
+    measured = tuple(item for item in evidence if item.status == "measured")
+    gaps = tuple(item for item in evidence if item.status not in ("measured", "not_applicable"))
+    ruled_out = tuple(item for item in evidence if item.status == "not_applicable")
+    unmeasured_risks = [risk for risk in risks if risk.state != "measured"]
+    if threat.applicability == "excluded":
+        return Standing(threat, "excluded", threat.because, measured, gaps, tuple(risks))
+    if measured and (gaps or unmeasured_risks):
+        actors = ", ".join(dict.fromkeys(clean(risk.actor) for risk in unmeasured_risks))
+        reason = "; ".join(f"{item.probe} {LABELS[item.status]}: {item.reason}" for item in gaps)
+        return Standing(threat, "partly", reason or f"no measurement speaks about {actors}", measured, gaps, tuple(risks))
+    if measured:
+        return Standing(threat, "measured", "", measured, gaps, tuple(risks))
+    for state in ("failed", "inconclusive", "unmeasured"):
+        found = [item for item in gaps if item.status == state]
+        if found:
+            reason = "; ".join(item.reason for item in found)
+            return Standing(threat, state, reason, measured, gaps, tuple(risks))
+    if ruled_out:
+        return Standing(threat, "not_applicable", "; ".join(item.reason for item in ruled_out), measured, ruled_out, tuple(risks))
+    probes = ", ".join(threat.probes)
+    reason = f"no probe ran for it (the catalogue names {probes})" if probes else "no probe ran for it"
+    return Standing(threat, "unmeasured", reason, measured, gaps, tuple(risks))
+
+
+def _named(risk: Risk) -> str:
+    return f"{clean(risk.threat_name)} by {clean(risk.actor)}"
+
+
+def _names(standings: Iterable[Standing]) -> str:
+    return ", ".join(clean(item.threat.name) for item in standings)
+
+
+def _sources(risk: Risk) -> tuple[str, ...]:
+    shown = []
+    for name, source in (("Attempts per year", risk.attempts), ("Loss per event", risk.loss_per_event)):
+        shown.append(f"{name}: {'a default of Holdfast, not the owner’s estimate' if source == 'default' else source}.")
+    return tuple(shown)
