@@ -105,7 +105,7 @@ class Guesses:
     candidates: int
 
 
-class AttributeInference:
+class FieldGuesser:
     """Prepares both attackers on a sample of people whose field is known, then lets them guess that of others.
 
     Args:

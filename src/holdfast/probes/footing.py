@@ -1,0 +1,114 @@
+"""What a measurement stands on: rows enough, more than one class, and a model that answers differently to different rows.
+
+A probe whose footing is missing says so. A constant model leaks nothing, cannot be fooled and is copied by one answer;
+none of that says anything about the model that was meant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.core.errors import Inconclusive
+from holdfast.core.evidence import Metric
+from holdfast.core.oracle import Access, Oracle
+from holdfast.core.seeds import generator
+from holdfast.core.statistics import Rate, rate
+from holdfast.core.target import Dataset, Model
+
+MOST_ROWS = 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footing:
+    """How the model does on rows it was not trained on.
+
+    Attributes:
+        accuracy: with its interval.
+        majority: the share of the commonest label, which a constant answer reaches.
+    """
+
+    accuracy: Rate
+    majority: float
+
+    @property
+    def above_floor(self) -> bool:
+        """Whether the model surely beats the constant answer."""
+        return self.accuracy.low > self.majority
+
+    def require_above_floor(self) -> None:
+        """Return if it does.
+
+        Raises:
+            Inconclusive: it does not, so that what it does with an input says little.
+        """
+        if not self.above_floor:
+            raise Inconclusive(
+                f"accuracy {self.accuracy.value:.3f} on holdout rows (95 % CI from {self.accuracy.low:.3f}) is not above the "
+                f"{self.majority:.3f} of always answering the commonest class",
+                hint="Check that the model, the data and the label column belong together.",
+            )
+
+
+def footing(model: Model, holdout: Dataset, *, rows: int, seed: int) -> Footing:
+    """Check that a measurement on the holdout rows can mean something.
+
+    Args:
+        model: as it is served.
+        holdout: rows it was not trained on.
+        rows: the fewest that the measurement needs.
+        seed: decides which rows are looked at when there are many.
+
+    Raises:
+        Inconclusive: too few rows, a single class, a constant answer, or NaN answers.
+    """
+    if len(holdout) < rows:
+        raise Inconclusive(f"{len(holdout)} holdout rows; this measurement needs at least {rows}")
+    if len(np.unique(holdout.y)) < 2:
+        raise Inconclusive("the holdout rows have a single class")
+    seen = some(holdout, MOST_ROWS, seed)
+    answers = Oracle(model, Access.LABELS, 0).judge(seen.x)
+    if len(np.unique(answers)) < 2:
+        raise Inconclusive("the model gives the same answer to every row; a constant model proves nothing")
+    if model.access >= Access.SCORES:
+        Oracle(model, Access.SCORES, len(seen)).scores(seen.x)
+    majority = float(np.bincount(seen.y).max() / len(seen))
+    return Footing(accuracy=rate(answers == seen.y, seen.clusters), majority=majority)
+
+
+def some(data: Dataset, most: int, seed: int) -> Dataset:
+    """At most so many rows, at random, in their order."""
+    return data if len(data) <= most else data.take(np.sort(generator(seed, "some").permutation(len(data))[:most]))
+
+
+def halves(data: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """Two random halves, whole clusters together: the attacker's own rows, and those on which he is judged."""
+    names, place = np.unique(data.clusters if data.clusters is not None else np.arange(len(data)), return_inverse=True)
+    first: NDArray[np.bool_] = (generator(seed, "halves").permutation(np.arange(len(names)) % 2) == 0)[place]
+    return data.take(first), data.take(~first)
+
+
+def served_access(model: Model) -> Access:
+    """What somebody who only asks the service sees: never gradients."""
+    return min(model.access, Access.SCORES)
+
+
+def share(name: str, found: Rate, *, group: str | None = None, note: str = "") -> Metric:
+    """A rate as a metric."""
+    return Metric(
+        name=name,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        successes=found.successes,
+        trials=found.trials,
+        group=group,
+        note=note,
+    )
+
+
+def percent(value: float) -> str:
+    """A share in words: `1 %`, `0.1 %`."""
+    return f"{100 * value:g} %"
