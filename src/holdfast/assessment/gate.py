@@ -10,16 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from holdfast.assessment.document import Assessment
 from holdfast.core.errors import ConfigurationError
 from holdfast.core.evidence import Document, Evidence
 from holdfast.core.statistics import rate
+from holdfast.threats.yamlfile import read_yaml
 
 PASS, BREACHED, INCONCLUSIVE = 0, 1, 3
-LARGEST_POLICY = 1024 * 1024
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -89,27 +88,13 @@ def read_policy(path: Path) -> Policy:
     Raises:
         ConfigurationError: it is missing, no YAML mapping, or has unknown keys or wrong values.
     """
+    content = read_yaml(path)
     try:
-        if path.stat().st_size > LARGEST_POLICY:
-            raise ConfigurationError("the policy is larger than 1 MiB", where=str(path))
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ConfigurationError("YAML aliases are not allowed", where=str(path))
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the policy: {error.strerror}", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError("the policy is not UTF-8", where=str(path)) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigurationError(f"the policy is not valid YAML: {str(error).splitlines()[0]}", where=str(path)) from error
-    if not isinstance(content, dict):
-        raise ConfigurationError("the policy is not a mapping", where=str(path))
-    try:
-        return Policy.model_validate(content)
+        return Policy.model_validate(content.unwrap())
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"{field}: {first['msg']}", where=str(path)) from error
+        raise ConfigurationError(f"{field}: {first['msg']}", where=f"{path}:{content.line_of(first['loc'])}") from error
 
 
 def apply_gate(assessment: Assessment, policy: Policy) -> GateResult:
