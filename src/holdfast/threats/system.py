@@ -283,7 +283,7 @@ class System(Section):
         return {name: tuple(dict.fromkeys(values)) for name, values in stated.items()}
 
     def silent_data(self) -> Mapping[str, tuple[str, ...]]:
-        """For each fact about data that some data sets state, the names of those that do not; a fact that none states is absent."""
+        """For each fact that some data sets state and some do not, the names of those that do not."""
         silent: dict[str, tuple[str, ...]] = {}
         for name in DATA_FACTS:
             without = tuple(item.name for item in self.data if not getattr(item, name))

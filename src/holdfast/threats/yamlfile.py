@@ -37,6 +37,7 @@ _CONSTANTS: dict[str, Scalar] = {
     **{sign + inf: float(sign + "inf") for sign in ("", "+", "-") for inf in (".inf", ".Inf", ".INF")},
     **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
 }
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _MAX_DIGITS = 300
 
 
@@ -192,6 +193,9 @@ class _Builder:
         return bool(self.open) and isinstance(self.open[-1].value, dict) and self.pending[-1] is None
 
     def scalar(self, event: Any, line: int) -> None:
+        bad = _UNPRINTABLE.search(event.value)
+        if bad:
+            self.refuse(f"the text holds the control character U+{ord(bad[0]):04X}", line)
         plain = not event.style and event.tag is None
         if self.at_key():
             self.key(event, line)
