@@ -19,6 +19,15 @@ D = TypeVar("D", bound=BaseModel)
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file as UTF-8, whole or not at all; lone surrogates are written as escapes.
+
+    Raises:
+        ConfigurationError: the folder cannot be written.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that readers see the old content or the new, whatever happens in between.
 
     Raises:
@@ -30,8 +39,8 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise ConfigurationError(f"cannot write: {error.strerror}", where=str(path)) from error
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644 & ~_umask())
