@@ -159,6 +159,10 @@ def capability(
     middle = _staircase([(x, up(point.value)) for x, point in steps], edge)
     parts.append(_tag("path", {"class": "band", "d": _path([*upper, *reversed(lower)]) + "Z"}))
     parts.append(_tag("path", {"class": "line", "d": _path(middle), "stroke-width": 2.5}))
+    end, last = steps[-1]
+    parts.append(
+        _tag("line", {"class": "line", "x1": end, "x2": end, "y1": up(last.low), "y2": up(last.high), "stroke-width": 1.5})
+    )
     parts += [_tag("circle", {"class": "mark", "cx": x, "cy": up(point.value), "r": 3}) for x, point in steps[:40]]
     if chance > 0:
         y = up(chance)

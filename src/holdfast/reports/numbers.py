@@ -65,6 +65,8 @@ def capability(axis: str, value: float) -> str:
     name = clean(axis, 60)
     if _is_share(axis):
         return f"{name} {share(value)}"
+    if value == 1 and axis.endswith("s"):
+        return f"1{SPACE}{name.removesuffix('ies') + 'y' if axis.endswith('ies') else name.removesuffix('s')}"
     if axis.endswith("s"):
         return f"{quantity(value)}{SPACE}{name}"
     return f"{name} {quantity(value)}".strip()

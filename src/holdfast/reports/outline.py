@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from holdfast.assessment.document import Assessment
 from holdfast.core.evidence import Evidence
@@ -220,6 +220,40 @@ class Outline:
         return steps
 
 
+def summary(assessment: Assessment) -> dict[str, Any]:
+    """What a reader takes away, as plain data: headline, worst risks, what was not measured, next steps."""
+    outline = Outline(assessment)
+
+    def described(risk: Risk | None) -> dict[str, Any] | None:
+        if risk is None:
+            return None
+        return {
+            "risk": risk.id,
+            "threat": risk.threat,
+            "actor": risk.actor,
+            "state": risk.state,
+            "probability": risk.probability,
+            "mean": risk.annual.mean,
+            "p5": risk.annual.p5,
+            "p95": risk.annual.p95,
+        }
+
+    return {
+        "headline": outline.headline,
+        "tone": outline.tone,
+        "coverage": outline.coverage,
+        "unit": assessment.register.unit,
+        "worst": described(outline.worst),
+        "worst_measured": described(outline.worst_measured),
+        "measured": [item.threat.id for item in outline.measured],
+        "not_measured": [
+            {"threat": item.threat.id, "name": item.threat.name, "state": item.state, "reason": item.reason}
+            for item in outline.open
+        ],
+        "next": [{"verb": step.verb, "what": step.what, "why": step.why, "threat": step.threat} for step in outline.steps],
+    }
+
+
 def success(risk: Risk) -> str:
     """P(success) of a risk in one sentence."""
     mean, low, high = risk.probability
@@ -242,7 +276,11 @@ def result(evidence: Evidence) -> str:
     """What measured evidence found, in one sentence with interval and counts."""
     found = observed(evidence)
     if found is None:
-        return "; ".join(f"{clean(item.name)}: {numbers.metric(item)}" for item in evidence.metrics[:3])
+        shown = [
+            f"{clean(item.name)}{f' ({clean(item.group, 60)})' if item.group else ''}: {numbers.metric(item)}"
+            for item in evidence.metrics
+        ]
+        return "; ".join(shown[:3]) + ("; …" if len(shown) > 3 else "")
     tested = (
         f" within {numbers.capability(evidence.axis, evidence.tested)}" if evidence.axis and evidence.tested is not None else ""
     )

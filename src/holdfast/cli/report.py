@@ -1,0 +1,80 @@
+"""`holdfast report`: an assessment as something to read or to feed to other tools."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from holdfast.cli.output import Json, console, emit_json, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command `report`."""
+    from holdfast.cli.main import DECIDE
+
+    app.command("report", rich_help_panel=DECIDE)(report)
+
+
+def report(
+    assessment: Annotated[str, typer.Argument(metavar="ASSESSMENT", help="The assessment file.")],
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write one HTML file that opens anywhere, offline.")] = None,
+    sarif: Annotated[str | None, typer.Option(metavar="FILE", help="Write SARIF 2.1.0 for code scanning.")] = None,
+    junit: Annotated[str | None, typer.Option(metavar="FILE", help="Write JUnit XML, one case for each threat.")] = None,
+    markdown: Annotated[str | None, typer.Option(metavar="FILE", help="Write Markdown for a pull request.")] = None,
+    pdf: Annotated[str | None, typer.Option(metavar="FILE", help="Write PDF; needs the extra pdf.")] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A comparison to show beside it, as written by holdfast compare.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show an assessment, or write it as HTML, SARIF, JUnit, Markdown or PDF.
+
+    Without a format, a summary is printed.
+    """
+    from pathlib import Path
+
+    from rich.markup import escape
+
+    from holdfast.assessment.comparison import Comparison
+    from holdfast.assessment.files import read_assessment, read_document, write_bytes, write_text
+    from holdfast.reports.outline import summary
+    from holdfast.reports.text import clean
+
+    document = read_assessment(Path(assessment))
+    comparison = read_document(Path(compare), Comparison, "a comparison of format holdfast-comparison/1") if compare else None
+    written: dict[str, str] = {}
+    if html:
+        from holdfast.reports.html import render_html
+
+        write_text(Path(html), render_html(document, comparison))
+        written["html"] = html
+    if sarif:
+        from holdfast.reports.sarif import render_sarif
+
+        write_text(Path(sarif), render_sarif(document))
+        written["sarif"] = sarif
+    if junit:
+        from holdfast.reports.junit import render_junit
+
+        write_text(Path(junit), render_junit(document))
+        written["junit"] = junit
+    if markdown:
+        from holdfast.reports.markdown import render_markdown
+
+        write_text(Path(markdown), render_markdown(document, comparison))
+        written["markdown"] = markdown
+    if pdf:
+        from holdfast.reports.pdf import render_pdf
+
+        write_bytes(Path(pdf), render_pdf(document, comparison))
+        written["pdf"] = pdf
+    if json:
+        emit_json({**summary(document), "written": written})
+    elif written:
+        for kind, path in written.items():
+            say(f"{kind}: {escape(clean(path))}")
+    else:
+        from holdfast.reports.terminal import print_summary
+
+        print_summary(document, console())
