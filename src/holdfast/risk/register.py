@@ -79,8 +79,19 @@ class Risk(Document):
     notes: tuple[str, ...] = ()
 
 
+class LeftOut(Document):
+    """A threat that became no risk, because every measurement of it says that it cannot occur here."""
+
+    threat: str
+    probes: tuple[str, ...]
+    reason: str
+
+
 class NextProbe(Document):
-    """A measurement that is worth making, by the expected value of knowing P(success) perfectly, in loss a year."""
+    """A measurement that is worth making, by the expected value of knowing P(success) perfectly, in loss a year.
+
+    `value` is over all actors of the threat; `actor` is the one who contributes most to it.
+    """
 
     threat: str
     probe: str | None
@@ -116,6 +127,7 @@ class RiskRegister(Document):
         exceeds_appetite: P(total annual loss > appetite); None without appetite.
         draws, seed: of the Monte Carlo.
         next_probes: most valuable first.
+        left_out: threats without a risk, with the reason.
     """
 
     unit: str
@@ -126,3 +138,4 @@ class RiskRegister(Document):
     draws: int
     seed: int
     next_probes: tuple[NextProbe, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
