@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -105,30 +105,22 @@ def _problem(top: Node, path: Sequence[Step], what: str, hint: str | None = None
     return _Problem(top.line_of(path), steps, what, hint)
 
 
-def _child(node: Node | None, key: str) -> Node | None:
-    return node.value.get(key) if node is not None and isinstance(node.value, dict) else None
-
-
-def _items(node: Node | None) -> list[Node]:
-    return node.value if node is not None and isinstance(node.value, list) else []
-
-
 def _facts(top: Node, catalogue: Catalogue) -> Iterator[_Problem]:
     """A fact is one of the catalogue's words or a list of them; an empty list would state nothing and look like a statement."""
-    sections: list[tuple[tuple[Step, ...], Node | None]] = [
-        ((key,), _child(top, key)) for key in ("model", "serving", "lifecycle", "people")
+    sections: list[tuple[tuple[Step, ...], Node]] = [
+        ((key,), top.get(key)) for key in ("model", "serving", "lifecycle", "people")
     ]
-    sections += [(("data", index), item) for index, item in enumerate(_items(_child(top, "data")))]
+    sections += [(("data", index), item) for index, item in enumerate(top.get("data").items)]
     for path, section in sections:
         for fact in FACT_FIELDS:
-            node = _child(section, fact)
-            if node is None or node.value is None or fact not in _known_keys(path):
+            node = section.get(fact)
+            if node.value is None or fact not in _known_keys(path):
                 continue
             words, here = catalogue.facts[fact], (*path, fact)
-            if isinstance(node.value, list):
-                if not node.value:
-                    yield _problem(top, here, "the list is empty", "Leave the fact out if it is not known.")
-                for index, item in enumerate(node.value):
+            if node.value == []:
+                yield _problem(top, here, "the list is empty", "Leave the fact out if it is not known.")
+            elif node.items:
+                for index, item in enumerate(node.items):
                     yield from _word(top, (*here, index), item.value, words)
             else:
                 yield from _word(top, here, node.value, words)
@@ -141,7 +133,7 @@ def _word(top: Node, path: Sequence[Step], value: object, words: Sequence[str]) 
 
 def _controls(top: Node, catalogue: Catalogue) -> Iterator[_Problem]:
     given: set[object] = set()
-    for index, item in enumerate(_items(_child(top, "controls"))):
+    for index, item in enumerate(top.get("controls").items):
         if not isinstance(item.value, str):
             continue
         if item.value not in catalogue.controls:
@@ -155,65 +147,56 @@ def _controls(top: Node, catalogue: Catalogue) -> Iterator[_Problem]:
 def _names(top: Node) -> Iterator[_Problem]:
     for section in ("data", "actors"):
         given: set[str] = set()
-        for index, item in enumerate(_items(_child(top, section))):
-            name = _child(item, "name")
-            if name is None or not isinstance(name.value, str):
+        for index, item in enumerate(top.get(section).items):
+            name = item.get("name").value
+            if not isinstance(name, str):
                 continue
-            if name.value in given:
-                yield _problem(top, (section, index, "name"), f"the name {shown(name.value)} is given twice")
-            given.add(name.value)
+            if name in given:
+                yield _problem(top, (section, index, "name"), f"the name {shown(name)} is given twice")
+            given.add(name)
 
 
 def _units(top: Node) -> Iterator[_Problem]:
     """All losses are added up, so they need one unit; attempts are a count and have none."""
-    impact = _child(top, "impact")
     first: tuple[str, object] | None = None
-    for goal, section in impact.value.items() if impact is not None and isinstance(impact.value, dict) else ():
-        loss = _child(section, "per_event")
-        if loss is None:
+    for goal, section in top.get("impact").fields.items():
+        if "per_event" not in section.fields:
             continue
-        unit = _child(loss, "unit")
-        value = unit.value if unit is not None else None
+        value = section.get("per_event").get("unit").value
         if first is None:
             first = (goal, value)
         elif value != first[1]:
             path = ("impact", goal, "per_event", "unit")
             here, there = (("no unit" if item is None else f"the unit {_seen(item)}") for item in (value, first[1]))
             yield _problem(top, path, f"{here}, but impact.{first[0]} has {there}", "Give all impacts one unit.")
-    for index, actor in enumerate(_items(_child(top, "actors"))):
-        if _child(_child(actor, "attempts_per_year"), "unit") is not None:
+    for index, actor in enumerate(top.get("actors").items):
+        if "unit" in actor.get("attempts_per_year").fields:
             yield _problem(top, ("actors", index, "attempts_per_year", "unit"), "attempts are a count and take no unit")
 
 
 def _shares(top: Node) -> Iterator[_Problem]:
-    for index, actor in enumerate(_items(_child(top, "actors"))):
+    for index, actor in enumerate(top.get("actors").items):
         for point in ("typical", "high"):
-            node = _child(_child(actor, "poison_share"), point)
-            share = node.value if node is not None else None
+            share = actor.get("poison_share").get(point).value
             if isinstance(share, int | float) and not isinstance(share, bool) and share > 1:
                 here = ("actors", index, "poison_share", point)
                 yield _problem(top, here, f"{share:g} is more than all training rows", "1 % is 0.01.")
 
 
 def _defaults(top: Node) -> Iterator[_Problem]:
-    for index, item in enumerate(_items(_child(top, "defaults"))):
+    for index, item in enumerate(top.get("defaults").items):
         if isinstance(item.value, str) and not _exists(top, item.value):
-            keys = [f"{section}.{key}" for section, node in _mapping(top) for key, _ in _mapping(node)]
-            hint = _meant(item.value, [*keys, *(key for key, _ in _mapping(top))], "Name a field as section.field.")
+            keys = [f"{section}.{key}" for section, node in top.fields.items() for key in node.fields]
+            hint = _meant(item.value, [*keys, *top.fields], "Name a field as section.field.")
             yield _problem(top, ("defaults", index), f"no field {shown(item.value)} is in this file", hint)
-
-
-def _mapping(node: Node) -> Iterable[tuple[str, Node]]:
-    return node.value.items() if isinstance(node.value, dict) else ()
 
 
 def _exists(node: Node, dotted: str) -> bool:
     """Whether a dotted name leads to a field; items of a list are called by their number or their `name`."""
-    steps: list[tuple[str, Node]] = list(_mapping(node))
-    for index, item in enumerate(_items(node)):
-        name = _child(item, "name")
-        steps += [(str(index), item), (f"[{index}]", item)]
-        steps += [(name.value, item)] if name is not None and isinstance(name.value, str) else []
+    steps: list[tuple[str, Node]] = list(node.fields.items())
+    for index, item in enumerate(node.items):
+        name = item.get("name").value
+        steps += [(str(index), item), *([(name, item)] if isinstance(name, str) else [])]
     return any(dotted == key or (dotted.startswith(key + ".") and _exists(item, dotted[len(key) + 1 :])) for key, item in steps)
 
 
@@ -238,17 +221,15 @@ def _is_fact(path: tuple[Step, ...]) -> bool:
 
 def _path(top: Node, detail: ErrorDetails) -> tuple[Step, ...]:
     """The steps of an error's location that exist in the file, without the names of union branches; a missing key is kept."""
-    node: Node | None = top
+    node = top
     path: list[Step] = []
     location = detail["loc"]
     for index, step in enumerate(location):
-        found: Node | None = None
-        if node is not None and isinstance(node.value, dict) and isinstance(step, str):
-            found = node.value.get(step)
-        elif node is not None and isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
-            found = node.value[step]
-        if found is not None:
-            node = found
+        if isinstance(step, str) and step in node.fields:
+            node = node.fields[step]
+            path.append(step)
+        elif isinstance(step, int) and step < len(node.items):
+            node = node.items[step]
             path.append(step)
         elif index == len(location) - 1 and detail["type"] == "missing":
             path.append(step)

@@ -15,7 +15,7 @@ Source: YAML 1.2.2, section 10.3 (core schema); `(yaml.org/type)` for the YAML 1
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,20 @@ class Node:
     nodes: int = 1
     height: int = 0
 
+    @property
+    def fields(self) -> Mapping[str, Node]:
+        """The mapping's keys and values; empty for anything else."""
+        return self.value if isinstance(self.value, dict) else {}
+
+    @property
+    def items(self) -> Sequence[Node]:
+        """The list's items; empty for anything else."""
+        return self.value if isinstance(self.value, list) else ()
+
+    def get(self, key: str) -> Node:
+        """The value of a key, or `NOTHING`."""
+        return self.fields.get(key, NOTHING)
+
     def unwrap(self) -> Any:
         """The value as plain dictionaries, lists and scalars."""
         if isinstance(self.value, dict):
@@ -89,14 +103,18 @@ class Node:
         """The line of the key or item at `path`, or of the closest thing above it that exists."""
         node, line = self, self.line
         for step in path:
-            if isinstance(node.value, dict) and isinstance(step, str) and step in node.value:
-                line, node = node.keys[step], node.value[step]
-            elif isinstance(node.value, list) and isinstance(step, int) and 0 <= step < len(node.value):
-                node = node.value[step]
+            if isinstance(step, str) and step in node.fields:
+                line, node = node.keys[step], node.fields[step]
+            elif isinstance(step, int) and 0 <= step < len(node.items):
+                node = node.items[step]
                 line = node.line
             else:
                 break
         return line
+
+
+NOTHING = Node(value=None, line=1)
+"""Stands for a value that is not there."""
 
 
 def read_yaml(path: Path, limits: Limits = Limits()) -> Node:
