@@ -4,7 +4,8 @@ If they can, because they come from other times, places or people, a membership 
 the model's memory, and its result is void. The gate
 
 1. sets aside rows whose inputs occur more than once in train and holdout together: their membership is ambiguous, and
-   dropping them on one side only would itself make the sides differ;
+   dropping them on one side only would itself make the sides differ. Where both sides declare clusters and all copies
+   belong to one cluster, such as the years of one person, nothing is ambiguous and the first copy stands for all;
 2. trains a classifier, without the model, to tell the remaining train rows from holdout rows, label included, by
    cross-validation that keeps clusters together;
 3. reads the area under its ROC curve, fold by fold, with its interval.
@@ -44,8 +45,8 @@ class Separability:
 
     Attributes:
         area: of the model-free classifier, cross-validated.
-        train, holdout: rows of each side whose inputs occur once.
-        repeated: rows set aside because their inputs occur more than once.
+        train, holdout: rows of each side whose inputs occur once, or stand for all copies within one cluster.
+        repeated: further rows, set aside because their inputs occur more than once.
     """
 
     area: Area
@@ -101,8 +102,13 @@ def row_digests(x: Any) -> NDArray[np.uint64]:
 
 def _once(train: Dataset, holdout: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     together = pd.concat([train.x, holdout.x], ignore_index=True) if train.is_table else np.concatenate([train.x, holdout.x])
-    _, place, counts = np.unique(row_digests(together), return_inverse=True, return_counts=True)
+    _, first, place, counts = np.unique(row_digests(together), return_index=True, return_inverse=True, return_counts=True)
     single = counts[place] == 1
+    if train.clusters is not None and holdout.clusters is not None:
+        _, cluster = np.unique(np.concatenate([train.clusters, holdout.clusters]), return_inverse=True)
+        within = np.ones(len(counts), dtype=bool)
+        within[place[cluster != cluster[first][place]]] = False
+        single = within[place] & (first[place] == np.arange(len(place)))
     return np.flatnonzero(single[: len(train)]), np.flatnonzero(single[len(train) :])
 
 
