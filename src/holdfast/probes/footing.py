@@ -28,15 +28,23 @@ class Footing:
     Attributes:
         accuracy: with its interval.
         majority: the share of the commonest label, which a constant answer reaches.
+        balanced, balanced_low: the mean recall over the classes that occur, and the lower end of its 95 % interval.
+        classes: how many occur; a constant or random answer has a mean recall of 1 / classes.
     """
 
     accuracy: Rate
     majority: float
+    balanced: float
+    balanced_low: float
+    classes: int
 
     @property
     def above_floor(self) -> bool:
-        """Whether the model surely beats the constant answer."""
-        return self.accuracy.low > self.majority
+        """Whether the model surely beats the constant answer, in accuracy or in mean recall.
+
+        Where one class is rare a useful model may be less accurate than the constant answer; its mean recall then tells.
+        """
+        return self.accuracy.low > self.majority or self.balanced_low > 1 / self.classes
 
     def require_above_floor(self) -> None:
         """Return if it does.
@@ -47,7 +55,8 @@ class Footing:
         if not self.above_floor:
             raise Inconclusive(
                 f"accuracy {self.accuracy.value:.3f} on holdout rows (95 % CI from {self.accuracy.low:.3f}) is not above the "
-                f"{self.majority:.3f} of always answering the commonest class",
+                f"{self.majority:.3f} of always answering the commonest class, and the mean recall {self.balanced:.3f} (from "
+                f"{self.balanced_low:.3f}) is not above {1 / self.classes:.3f}",
                 hint="Check that the model, the data and the label column belong together.",
             )
 
@@ -74,8 +83,30 @@ def footing(model: Model, holdout: Dataset, *, rows: int, seed: int) -> Footing:
         raise Inconclusive("the model gives the same answer to every row; a constant model proves nothing")
     if model.access >= Access.SCORES:
         Oracle(model, Access.SCORES, len(seen)).scores(seen.x)
-    majority = float(np.bincount(seen.y).max() / len(seen))
-    return Footing(accuracy=rate(answers == seen.y, seen.clusters), majority=majority)
+    return standing(answers == seen.y, seen.y, seen.clusters)
+
+
+def standing(right: NDArray[np.bool_], y: NDArray[np.int64], clusters: NDArray[np.str_] | None) -> Footing:
+    """The footing of answers that are already known to be right or wrong.
+
+    The interval of the mean recall is put together from those of the classes by squaring and adding (Zou and Donner 2008).
+
+    Args:
+        right: (n,) whether each answer is right.
+        y: (n,) the labels.
+        clusters: (n,) what correlated rows share.
+    """
+    present = np.unique(y)
+    recalls = [rate(right[y == label], None if clusters is None else clusters[y == label]) for label in present]
+    balanced = float(np.mean([recall.value for recall in recalls]))
+    reach = float(np.sqrt(sum((recall.value - recall.low) ** 2 for recall in recalls))) / len(recalls)
+    return Footing(
+        accuracy=rate(right, clusters),
+        majority=float(np.bincount(y).max() / len(y)),
+        balanced=balanced,
+        balanced_low=balanced - reach,
+        classes=len(present),
+    )
 
 
 def some(data: Dataset, most: int, seed: int) -> Dataset:
