@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from typing import Literal
 
 from pydantic import Field
@@ -55,6 +56,10 @@ class Utility(Document):
     auc: Finite | None = None
 
 
+# Every class has an attribute `register` from ABCMeta; without `Field(...)` pydantic would take that method for the default.
+warnings.filterwarnings("ignore", message='Field name "register" in "Assessment" shadows', category=UserWarning)
+
+
 class Assessment(Document):
     """The primary artefact.
 
@@ -87,7 +92,7 @@ class Assessment(Document):
     threats: tuple[Threat, ...]
     evidence: tuple[Evidence, ...]
     measurable: tuple[str, ...] = ()
-    register: RiskRegister
+    register: RiskRegister = Field(...)
     decisions: tuple[Decision, ...] = ()
     personal_values: bool = False
     notes: tuple[str, ...] = Field(default=())
