@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from holdfast.assessment.document import Assessment
 from holdfast.reports.outline import Outline, Standing, result
@@ -29,17 +29,15 @@ def render_junit(assessment: Assessment, breached: Sequence[tuple[str, str]] = (
     for threat, message in breached:
         messages.setdefault(threat, []).append(message)
     known = {standing.threat.id for standing in outline.standings}
-    suite = ElementTree.Element("testsuite")
-    properties = ElementTree.SubElement(suite, "properties")
+    suite = ET.Element("testsuite")
+    properties = ET.SubElement(suite, "properties")
     for name, value in (("headline", outline.headline), ("coverage", outline.coverage), ("seal", assessment.seal)):
-        ElementTree.SubElement(properties, "property", name=name, value=clean(value))
+        ET.SubElement(properties, "property", name=name, value=clean(value))
     for standing in outline.standings:
         _case(suite, standing, messages.get(standing.threat.id, []))
     for threat in messages:
         if threat not in known:
-            case = ElementTree.SubElement(
-                suite, "testcase", name=clean(threat or "the whole system", 160), classname="holdfast.gate"
-            )
+            case = ET.SubElement(suite, "testcase", name=clean(threat or "the whole system", 160), classname="holdfast.gate")
             _outcome(case, "failure", "breached", "; ".join(messages[threat]))
     counts = {kind: len(suite.findall(f"testcase/{tag}")) for kind, tag in _COUNTED}
     suite.attrib.update(
@@ -51,20 +49,20 @@ def render_junit(assessment: Assessment, breached: Sequence[tuple[str, str]] = (
             "timestamp": clean(assessment.created, 40),
         }
     )
-    root = ElementTree.Element("testsuites")
+    root = ET.Element("testsuites")
     root.append(suite)
-    ElementTree.indent(root, " ")
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+    ET.indent(root, " ")
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
 _COUNTED = (("failures", "failure"), ("errors", "error"), ("skipped", "skipped"))
 
 
-def _case(suite: ElementTree.Element, standing: Standing, messages: Sequence[str]) -> None:
+def _case(suite: ET.Element, standing: Standing, messages: Sequence[str]) -> None:
     threat = standing.threat
     name = f"{clean(threat.id, 40)} {clean(threat.name, 120)}"
     stage = re.sub(r"[^a-z_]", "_", threat.stage)[:40] or "other"
-    case = ElementTree.SubElement(suite, "testcase", name=name, classname=f"holdfast.{stage}")
+    case = ET.SubElement(suite, "testcase", name=name, classname=f"holdfast.{stage}")
     if messages:
         _outcome(case, "failure", "breached", "; ".join(messages))
     elif (
@@ -77,8 +75,8 @@ def _case(suite: ElementTree.Element, standing: Standing, messages: Sequence[str
         _outcome(case, "skipped", standing.state, f"{standing.label}: {standing.reason}")
     if standing.measured:
         lines = [f"{clean(item.probe, 40)}: {result(item)}" for item in standing.measured]
-        ElementTree.SubElement(case, "system-out").text = "\n".join(lines)
+        ET.SubElement(case, "system-out").text = "\n".join(lines)
 
 
-def _outcome(case: ElementTree.Element, tag: str, kind: str, message: str) -> None:
-    ElementTree.SubElement(case, tag, type=kind, message=clean(message, 800))
+def _outcome(case: ET.Element, tag: str, kind: str, message: str) -> None:
+    ET.SubElement(case, tag, type=kind, message=clean(message, 800))

@@ -26,7 +26,8 @@ MARKS = {
     "unmeasured": "○",
 }
 
-_ESCAPED = re.compile(r"[\\`*_{}\[\]()#+!|~>$^=-]")
+_ESCAPED = re.compile(r"[\\`*_\[\]|~$]")
+_AT_START = re.compile(r"^(\d*)([-+=#>.)])")
 _MENTION = re.compile(r"([@#])(?=\S)")
 
 
@@ -41,13 +42,13 @@ def render_markdown(assessment: Assessment, comparison: Comparison | None = None
 
 def escape(text: str, longest: int = 200) -> str:
     """Text as Markdown that shows it and nothing else."""
-    shown = clean(text, longest)
-    shown = shown.replace("&", "&amp;").replace("<", "&lt;")
-    shown = _ESCAPED.sub(lambda match: f"\\{match.group()}", shown).replace("\\>", "&gt;")
+    shown = clean(text, longest).strip()
+    shown = _ESCAPED.sub(lambda match: f"\\{match.group()}", shown)
+    shown = _AT_START.sub(r"\1\\\2", shown)
+    shown = shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     shown = _MENTION.sub(r"\1<!-- -->", shown)
     shown = shown.replace("://", "\\://")
-    shown = re.sub(r"(?i)www\.", lambda match: match.group()[:3] + "<!-- -->.", shown)
-    return re.sub(r"^(\s*\d+)([.)])", r"\1\\\2", shown).strip()
+    return re.sub(r"(?i)www\.", lambda match: match.group()[:3] + "<!-- -->.", shown)
 
 
 def _render(assessment: Assessment, comparison: Comparison | None, longest: int) -> str:
@@ -102,7 +103,8 @@ def _risk(risk: Risk, unit: str) -> str:
 
 def _open(standing: Standing, longest: int) -> str:
     why = f": {escape(standing.reason, longest)}" if longest else ""
-    return f"- {MARKS[standing.state]} **{escape(standing.threat.name, 100)}** ({escape(standing.threat.id, 40)}), {standing.label}{why}"
+    name = f"**{escape(standing.threat.name, 100)}** ({escape(standing.threat.id, 40)})"
+    return f"- {MARKS[standing.state]} {name}, {standing.label}{why}"
 
 
 def _comparison(comparison: Comparison) -> list[str]:
@@ -127,5 +129,11 @@ def _change(change: Change) -> str:
     if change.before is None or change.after is None or change.difference is None or change.low is None or change.high is None:
         return f"| {escape(change.name, 100)} | {change.verdict} | | | {escape(change.reason, 200)} |"
     interval = f"[{numbers.signed_share(-change.high)}, {numbers.signed_share(-change.low)}]"
-    shown = escape(f"{numbers.signed_share(-change.difference)} points {interval}, {change.pairing}, n = {change.trials}")
-    return f"| {escape(change.name, 100)} | {change.verdict} | {numbers.share(change.before)} | {numbers.share(change.after)} | {shown} |"
+    cells = (
+        escape(change.name, 100),
+        change.verdict,
+        numbers.share(change.before),
+        numbers.share(change.after),
+        escape(f"{numbers.signed_share(-change.difference)} points {interval}, {change.pairing}, n = {change.trials}"),
+    )
+    return f"| {' | '.join(cells)} |"

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from holdfast.assessment.document import Assessment
-from holdfast.core.evidence import Evidence
+from holdfast.core.evidence import Evidence, Metric
 from holdfast.core.statistics import Rate, rate
 from holdfast.reports import numbers
 from holdfast.reports.text import clean
@@ -69,6 +69,11 @@ class Standing:
     def may_apply(self) -> bool:
         """Whether a missing fact would decide if the threat applies."""
         return self.threat.applicability == "unknown"
+
+    @property
+    def untried(self) -> bool:
+        """Whether no probe was even planned for it."""
+        return self.state == "unmeasured" and not self.gaps
 
     @property
     def is_open(self) -> bool:
@@ -276,14 +281,10 @@ def result(evidence: Evidence) -> str:
     """What measured evidence found, in one sentence with interval and counts."""
     found = observed(evidence)
     if found is None:
-        shown = [
-            f"{clean(item.name)}{f' ({clean(item.group, 60)})' if item.group else ''}: {numbers.metric(item)}"
-            for item in evidence.metrics
-        ]
-        return "; ".join(shown[:3]) + ("; …" if len(shown) > 3 else "")
-    tested = (
-        f" within {numbers.capability(evidence.axis, evidence.tested)}" if evidence.axis and evidence.tested is not None else ""
-    )
+        return _listed(evidence.metrics)
+    tested = ""
+    if evidence.axis and evidence.tested is not None:
+        tested = f" within {numbers.capability(evidence.axis, evidence.tested)}"
     chance = f" Chance alone gives {numbers.share(evidence.chance)}." if evidence.chance else ""
     shown = numbers.share_interval(found.value, found.low, found.high)
     return f"Succeeded on {found.successes:,} of {found.trials:,} units{tested}: {shown} (95 % interval).{chance}"
@@ -325,6 +326,15 @@ def _standing(assessment: Assessment, threat: Threat, risks: Sequence[Risk]) -> 
     probes = ", ".join(threat.probes)
     reason = f"no probe ran for it (the catalogue names {probes})" if probes else "no probe ran for it"
     return Standing(threat, "unmeasured", reason, measured, gaps, tuple(risks))
+
+
+def _listed(metrics: Sequence[Metric]) -> str:
+    """The first three metrics, each with its group."""
+    shown = []
+    for item in metrics[:3]:
+        group = f" ({clean(item.group, 60)})" if item.group else ""
+        shown.append(f"{clean(item.name)}{group}: {numbers.metric(item)}")
+    return "; ".join([*shown, "…"] if len(metrics) > 3 else shown)
 
 
 def _named(risk: Risk) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from holdfast.assessment.document import Assessment
 from holdfast.reports import numbers
-from holdfast.reports.outline import LABELS, SHARED_ESTIMATES, Outline, Tone
+from holdfast.reports.outline import LABELS, SHARED_ESTIMATES, Outline, Standing, Tone
 from holdfast.reports.text import clean
 from holdfast.risk.register import Risk, RiskRegister
 
@@ -83,22 +83,26 @@ def _print_open(outline: Outline, console: Console) -> None:
         console.print(_text("Every threat that applies or may apply was measured."))
         console.print()
         return
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        title=f"Not measured ({len(outline.open)})",
-        title_justify="left",
-        title_style="bold yellow",
-    )
-    table.add_column("Threat", ratio=2, overflow="fold")
-    table.add_column("State", no_wrap=True)
-    table.add_column("Why", ratio=3, overflow="fold")
-    for standing in outline.open:
-        applies = " (may apply)" if standing.may_apply else ""
-        name = f"{standing.threat.name} ({standing.threat.id}){applies}"
-        table.add_row(_text(name), _text(standing.label, STYLES[standing.state]), _text(standing.reason, longest=160))
-    console.print(table)
+    tried = [standing for standing in outline.open if not standing.untried]
+    untried = [standing for standing in outline.open if standing.untried]
+    console.print(_text(f"Not measured ({len(outline.open)})", "bold yellow"))
+    if tried:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("Threat", ratio=2, overflow="fold")
+        table.add_column("State", no_wrap=True)
+        table.add_column("Why", ratio=3, overflow="fold")
+        for standing in tried:
+            state = _text(standing.label, STYLES[standing.state])
+            table.add_row(_text(_name(standing)), state, _text(standing.reason, longest=160))
+        console.print(table)
+    if untried:
+        console.print(_text(f"No probe is there, or was chosen, for {len(untried)}:", "yellow"))
+        console.print(Text(", ").join(_text(_name(standing)) for standing in untried))
     console.print()
+
+
+def _name(standing: Standing) -> str:
+    return f"{standing.threat.name} ({standing.threat.id}{', may apply' if standing.may_apply else ''})"
 
 
 def _print_steps(outline: Outline, console: Console) -> None:
