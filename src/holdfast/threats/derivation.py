@@ -80,7 +80,7 @@ def _judge(entry: ThreatEntry, stated: Mapping[str, tuple[str, ...]], silent: Ma
         applicability, because = "unknown", _unknown(entry, missing, silent)
     else:
         applicability = "applies"
-        because = f"applies: {'; '.join(met)}" if met else "applies: to every system with a machine-learning model"
+        because = f"applies: {'; '.join(met)}" if met else "applies: to every model"
     return Threat(
         **entry.model_dump(exclude={"when", "mitigations", "atlas_confirmed_mitigations"}),
         applicability=applicability,

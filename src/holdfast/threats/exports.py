@@ -139,9 +139,9 @@ def to_markdown(system: System, threats: Sequence[Threat]) -> str:
     lines = [
         f"# Threat model: {_markdown(system.system)}",
         "",
-        f"Derived by Holdfast {holdfast.__version__} from the system file.{owner} Nothing here is measured: a threat that applies is "
-        f"a question, which an assessment answers. {len(groups['applies'])} threats apply, {len(groups['unknown'])} are unknown "
-        f"for want of a fact, {len(groups['excluded'])} are excluded by a stated fact.",
+        f"Derived by Holdfast {holdfast.__version__} from the system file.{owner} Nothing here is measured: a threat that "
+        f"applies is a question, which an assessment answers. {len(groups['applies'])} threats apply, "
+        f"{len(groups['unknown'])} are unknown for want of a fact, {len(groups['excluded'])} are excluded by a stated fact.",
         "",
         "## Data flow",
         "",

@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 from holdfast.core.errors import ConfigurationError
 from holdfast.threats.catalogue import Catalogue, load_catalogue
 from holdfast.threats.system import FACT_FIELDS, Section, System
-from holdfast.threats.yamlfile import Node, parse_yaml, read_yaml, shown
+from holdfast.threats.yamlfile import FileMissing, Node, parse_yaml, read_yaml, shown
 
 Step = str | int
 _MOST_SHOWN = 25
@@ -78,7 +78,11 @@ def read_system(path: Path) -> System:
         ConfigurationError: the file cannot be read, is not YAML, or says something that cannot be; `where` names the file,
             the line and the field. Several problems come as one `InvalidSystem`.
     """
-    return _system(read_yaml(path), str(path), load_catalogue())
+    try:
+        top = read_yaml(path)
+    except FileMissing as error:
+        raise FileMissing(error.what, where=error.where, hint="Write one with: holdfast init MODEL DATA") from None
+    return _system(top, str(path), load_catalogue())
 
 
 def parse_system(text: str, name: str = "holdfast.yaml") -> System:

@@ -41,6 +41,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _MAX_DIGITS = 300
 
 
+class FileMissing(ConfigurationError):
+    """There is no such file."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a file may cost.
@@ -126,9 +130,10 @@ def read_yaml(path: Path, limits: Limits = Limits()) -> Node:
     """
     name = str(path)
     try:
+        if not path.exists():
+            raise FileMissing("the file does not exist", where=name)
         if not path.is_file():
-            what = "is not a file" if path.exists() else "does not exist"
-            raise ConfigurationError(f"the file {what}", where=name, hint="Write one with: holdfast init MODEL DATA")
+            raise ConfigurationError("this is not a file", where=name)
         with path.open("rb") as stream:
             raw = stream.read(limits.size + 1)
     except (OSError, ValueError) as error:
