@@ -77,14 +77,16 @@ def check_leakage(train: Dataset, holdout: Dataset, seed: int = 0) -> Iterator[F
         train = train.take(np.sort(generator(seed, "leakage").permutation(len(train))[:MOST_ROWS]))
     classes = len(train.classes)
     z = float(stats.norm.isf(ALARM / 2 / train.x.shape[1]))
-    for column in train.x.columns:
-        area, error = ranking(column_power(train.x[column], train.y, classes, seed), train.y)
+    powers = {column: ranking(column_power(train.x[column], train.y, classes, seed), train.y) for column in train.x.columns}
+    for column, (area, error) in powers.items():
         bound = area - z * max(error, 0.5 / len(train))
-        if bound < SUSPECT:
+        rival = max((other for name, (other, _) in powers.items() if name != column), default=0.5)
+        perfect = area >= NEARLY_PERFECT and bound >= CERTAIN
+        if not perfect and (bound < SUSPECT or area - rival < STANDS_OUT):
             continue
         others = _others(train, column, classes, seed)
         stands_out = area - others >= STANDS_OUT
-        if (area < NEARLY_PERFECT or bound < CERTAIN) and not stands_out:
+        if not perfect and not stands_out:
             continue
         yield Finding(
             check="label leakage",
