@@ -22,7 +22,7 @@ from holdfast.core.progress import Progress
 from holdfast.core.seeds import derive
 from holdfast.core.statistics import CONFIDENCE, paired_change, rate
 from holdfast.core.target import Dataset, Target
-from holdfast.probes.footing import Footing, footing, percent, some
+from holdfast.probes.footing import footing, percent, some, standing
 
 HARM = 0.02
 """Points of accuracy lost from which a run counts as harmed."""
@@ -108,8 +108,8 @@ class LabelFlipping:
             runs.append(TrainingRun(clean=clean, again=again, poisoned=poisoned))
         progress.advance("trainings", total, total)
         majority = float(np.bincount(judged.y).max() / len(judged))
-        clean_rate = rate(np.concatenate([run.clean for run in runs]), np.tile(_units(judged), len(runs)))
-        Footing(accuracy=clean_rate, majority=majority).require_above_floor()
+        clean, repeated = np.concatenate([run.clean for run in runs]), np.tile(judged.y, len(runs))
+        standing(clean, repeated, np.tile(_units(judged), len(runs))).require_above_floor()
         rows = tuple(_row(index, run, judged, seed) for index, run in enumerate(runs))
         by_chance = sum(_harmed(run.clean, run.again, judged, len(run.poisoned))[0] for run in runs)
         return Evidence(
