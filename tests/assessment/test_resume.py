@@ -97,6 +97,8 @@ def test_ctrl_c_keeps_what_is_measured_and_says_how_to_go_on(clinic: Path) -> No
     rest = process.stderr.read()
     assert process.wait() == 130
     assert "--resume" in rest
-    resumed = subprocess.run([*command, "--resume"], cwd=clinic, capture_output=True, text=True, check=False, env={**os.environ, "CI": "1"})
+    resumed = subprocess.run(
+        [*command, "--resume"], cwd=clinic, capture_output=True, text=True, check=False, env={**os.environ, "CI": "1"}
+    )
     assert resumed.returncode == 0, resumed.stderr
     assert (clinic / "assessment.json").exists()
