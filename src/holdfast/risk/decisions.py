@@ -70,10 +70,8 @@ def read_decisions(system_file: Path) -> tuple[Decision, ...]:
         recorded = Decisions.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(
-            f"these are no decisions: {field + ': ' if field else ''}{first['msg']}", where=str(path)
-        ) from error
+        field = "".join(f"{part}." for part in first["loc"]).rstrip(".")
+        raise ConfigurationError(f"these are no decisions: {field} {first['msg']}", where=str(path)) from error
     return tuple(decision.model_copy(update={"state": "in force", "lapsed_because": ""}) for decision in recorded.decisions)
 
 

@@ -7,8 +7,8 @@ min(B p, price). The difference, never negative, is what knowing p is worth at m
     min(E[B p], price) - E[min(B p, price)]
 
 The price is the declared appetite: the owner pays for a control at most what the owner is ready to lose, so that a risk which
-alone is expected to cost more is one to mitigate. Without an appetite it is the mean annual loss of a risk. Attempts and loss are drawn independently of P(success), which makes B p the conditional expectation
-itself; nothing need be regressed.
+alone is expected to cost more is one to mitigate. Without an appetite it is the mean annual loss of a risk. Attempts and loss
+are drawn independently of P(success), which makes B p the conditional expectation itself; nothing need be regressed.
 
 Source: Strong, Oakley and Brennan (2014), "Estimating multiparameter partial expected value of perfect information", for the
 quantity.

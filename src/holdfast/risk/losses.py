@@ -12,7 +12,7 @@ from holdfast.risk.register import Loss
 
 Floats = NDArray[np.float64]
 Z95 = float(ndtri(0.95))
-EXACT_EVENTS = 32
+EXACT_EVENTS = 128
 """Up to so many events a year are added one by one; more are replaced by one lognormal of equal mean and variance."""
 
 EXCEEDANCES = np.concatenate([np.linspace(0.95, 0.1, 18), np.geomspace(0.08, 0.001, 20)])
