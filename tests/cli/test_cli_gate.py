@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -57,7 +57,7 @@ def test_exit_codes_of_policies(assessed: Path, code: int) -> None:
     assert done.returncode == code, done.stdout + done.stderr
     if code != 2:
         assert json.loads(done.stdout)["code"] == code
-        ElementTree.parse(assessed / f"{code}.xml")
+        ET.parse(assessed / f"{code}.xml")
         assert json.loads((assessed / f"{code}.sarif").read_text())["version"] == "2.1.0"
     else:
         assert "threats" in done.stderr
