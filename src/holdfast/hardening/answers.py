@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -190,4 +191,5 @@ class AnswerHardening:
 
     def apply(self, target: Target, seed: int) -> Target:  # noqa: ARG002
         """The target served with hardened answers; the model itself stays open to who holds its file."""
-        return replace(target, model=harden_answers(target.weights, self.answers), bare=target.weights)
+        harden = partial(harden_answers, answers=self.answers)
+        return replace(target, model=harden(target.weights), bare=target.weights, harden=harden)

@@ -6,6 +6,7 @@ has probability 0.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import random
@@ -105,6 +106,7 @@ class FunctionRecipe:
                 hint="Define it as def train(X, y, seed).",
             ) from error
         self._function = function
+        self._options: dict[str, Any] = {}
         self._model = model
         self._context = replace(context, classes=model.classes, output=getattr(model, "output", None), fixed=True, source=source)
         self._source = source
@@ -120,8 +122,19 @@ class FunctionRecipe:
         if isinstance(self._model, SklearnModel):
             x, y = self._model.inputs(x), self._model.values(y)
         with seeded(seed), _failing("the training function", self._source):
-            trained = self._function(x.copy(), y.copy(), seed)
+            trained = self._function(x.copy(), y.copy(), seed, **self._options)
         return model_from_object(trained, replace(self._context, sample=data.x[:8]))
+
+    def accepts(self, option: str) -> bool:
+        """Whether the function has a keyword argument of that name."""
+        return option in inspect.signature(self._function).parameters
+
+    def with_option(self, option: str, value: float) -> FunctionRecipe:
+        """The same training with a keyword argument set."""
+        bound = copy.copy(self)
+        bound._options = {**self._options, option: value}
+        bound.digest = hashlib.sha256(f"{self.digest}:{option}={value!r}".encode()).hexdigest()
+        return bound
 
 
 @contextmanager
