@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
+from scipy.special import betaincinv
 
 from holdfast.core.errors import InvalidData
 
@@ -48,8 +49,8 @@ def clopper_pearson(successes: float, trials: float, confidence: float = CONFIDE
     if trials == 0:
         return 0.0, 1.0
     tail = (1 - confidence) / 2
-    low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, trials - successes + 1))
-    high = 1.0 if successes == trials else float(stats.beta.ppf(1 - tail, successes + 1, trials - successes))
+    low = 0.0 if successes == 0 else float(betaincinv(successes, trials - successes + 1, tail))
+    high = 1.0 if successes == trials else float(betaincinv(successes + 1, trials - successes, 1 - tail))
     return low, high
 
 
@@ -62,9 +63,9 @@ def jeffreys(successes: float, trials: float, confidence: float = CONFIDENCE) ->
     if trials == 0:
         return 0.0, 1.0
     tail = (1 - confidence) / 2
-    posterior = stats.beta(successes + 0.5, trials - successes + 0.5)
-    low = 0.0 if successes == 0 else float(posterior.ppf(tail))
-    high = 1.0 if successes == trials else float(posterior.ppf(1 - tail))
+    won, lost = successes + 0.5, trials - successes + 0.5
+    low = 0.0 if successes == 0 else float(betaincinv(won, lost, tail))
+    high = 1.0 if successes == trials else float(betaincinv(won, lost, 1 - tail))
     return low, high
 
 
