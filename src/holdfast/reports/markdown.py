@@ -27,7 +27,7 @@ MARKS = {
 }
 
 _ESCAPED = re.compile(r"[\\`*_\[\]|~$]")
-_AT_START = re.compile(r"^(\d*)([-+=#>.)])")
+_AT_START = re.compile(r"^(\d*)([-+=#.)])")
 _MENTION = re.compile(r"([@#])(?=\S)")
 
 

@@ -153,4 +153,4 @@ def _up(value: float, decimals: int) -> str:
 
 
 def _with_unit(number: str, unit: str) -> str:
-    return f"{number}{SPACE}{clean(unit, 20)}" if unit else number
+    return f"{number}{SPACE}{clean(unit, 16)}" if unit else number

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from holdfast.assessment.document import Assessment
+from holdfast.reports.outline import Outline, summary
+from holdfast.reports.terminal import print_summary
+
+
+def printed(assessment: Assessment, width: int, *, terminal: bool = False) -> str:
+    file = io.StringIO()
+    console = Console(
+        file=file, width=width, force_terminal=terminal, highlight=False, color_system="standard" if terminal else None
+    )
+    print_summary(assessment, console)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", [100, 80, 60])
+def test_lines_fit(assessment: Assessment, hostile: Assessment, width: int) -> None:
+    for document in (assessment, hostile):
+        assert max(cell_len(line) for line in printed(document, width).splitlines()) <= width
+
+
+def test_a_narrow_terminal_drops_the_range(assessment: Assessment) -> None:
+    assert "5–95 %" in printed(assessment, 100)
+    assert "5–95 %" not in printed(assessment, 80)
+
+
+def test_a_pipe_gets_plain_text_and_a_terminal_colours(assessment: Assessment) -> None:
+    assert "\x1b" not in printed(assessment, 100)
+    assert "\x1b[" in printed(assessment, 100, terminal=True)
+
+
+@pytest.mark.claim("loop-2")
+def test_every_open_threat_is_named(assessment: Assessment) -> None:
+    words = " ".join(printed(assessment, 200).split())
+    for standing in Outline(assessment).open:
+        assert standing.threat.id in words
+    assert "Not measured (41)" in words
+
+
+@pytest.mark.claim("loop-2")
+def test_green_is_never_printed(assessment: Assessment, nothing_measured: Assessment) -> None:
+    for document in (assessment, nothing_measured):
+        assert not re.search(r"\x1b\[[\d;]*\b(32|92|42|102)m", printed(document, 100, terminal=True))
+    assert printed(nothing_measured, 100).startswith("Nothing was measured: the risks of this system are unknown, not low.")
+
+
+@pytest.mark.claim("loop-10")
+def test_hostile_text_sends_nothing_to_the_terminal(hostile: Assessment) -> None:
+    plain = printed(hostile, 100)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", plain)
+    assert "[bold red]rich" in " ".join(printed(hostile, 400).split())
+    assert "\x1b]8" not in printed(hostile, 100, terminal=True)
+
+
+def test_the_summary_names_the_same_things(assessment: Assessment) -> None:
+    found = summary(assessment)
+    assert found["worst"]["threat"] == "T-ACC-01"
+    assert found["worst"]["state"] == "unmeasured"
+    assert found["worst_measured"]["threat"] == "T-EVA-02"
+    assert len(found["not_measured"]) == 41
+    assert found["next"][0]["verb"] == "Measure"
