@@ -105,9 +105,9 @@ def test_the_box_has_no_slack() -> None:
 def test_l1_projection_equals_an_independent_optimiser(dimension: int) -> None:
     generator = np.random.default_rng(dimension)
     ball = Ball(norm="l1", radius=0.7, low=-10.0, high=10.0)
+    signs = np.array(list(itertools.product([-1, 1], repeat=dimension)))
     for _ in range(10):
         x0, x = generator.normal(size=(2, 1, dimension))
-        signs = np.array(list(itertools.product([-1, 1], repeat=dimension)))
         found = minimize(
             lambda z, x=x: ((z - x[0]) ** 2).sum(),
             x0[0],

@@ -16,6 +16,9 @@ from holdfast.core.domain import TOLERANCE, Norm
 from holdfast.core.errors import ConfigurationError
 from holdfast.core.table import MISSING, Feature, Floats, Relation, Table
 
+TIE = 1e-12
+"""Disadvantage of the original category where another has the same value, so that a changed group stays changed."""
+
 __all__ = ["MISSING", "Feature", "Relation", "Table", "Tabular"]
 
 
@@ -127,10 +130,10 @@ class _Changes:
         for feature in self.groups:
             place = self.table.columns[feature.name]
             original, value = self.x0[:, place], out[:, place]
-            before, after = original.argmax(axis=1), value.argmax(axis=1)
+            after = (value - TIE * original).argmax(axis=1)
             picked = np.zeros_like(original)
             picked[rows, after] = 1.0
-            kept = (original.max(axis=1) <= 0) | (value[rows, after] <= value[rows, before]) | (value.max(axis=1) <= 0)
+            kept = (original.max(axis=1) <= 0) | (value.max(axis=1) <= 0)
             out[:, place] = np.where((kept | (self._price(feature) > self.radius))[:, None], original, picked)
         if self.norm == "linf" or not math.isfinite(self.radius):
             return

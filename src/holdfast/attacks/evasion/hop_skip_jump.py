@@ -1,0 +1,262 @@
+"""HopSkipJump: evasion by labels alone, for all samples at once, within an exact number of queries each.
+
+1. Find a misclassified valid start for each sample: the nearest given row of another class, or a random input.
+2. Walk towards the original until the label flips back (bisection).
+3. Ask about random inputs around that point; their labels give the boundary's direction.
+4. Step along it, halving the step until the input is misclassified, and go on with 2 until the queries are spent.
+
+Each step asks the model about all samples in one call. What is asked depends on the sample alone, not on the batch.
+
+Source: Chen, Jordan and Wainwright (2020), "HopSkipJumpAttack: a query-efficient decision-based attack", algorithm 2.
+Unlike the paper, every answer counts: the result is the closest misclassified input that was ever asked about, also in
+step 3; and those inputs lie further from the boundary, so that bisection need not be fine, which saves queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+from numpy.typing import NDArray
+
+from holdfast.attacks.base import Attack
+from holdfast.core.domain import Domain
+from holdfast.core.errors import ConfigurationError
+from holdfast.core.oracle import Access, Array, Oracle
+from holdfast.core.seeds import SampleStreams
+
+Index = NDArray[np.int64]
+NUMBERS_AT_ONCE = 2**22
+"""Most array elements in one model call; larger requests are cut, without changing what is asked."""
+HALVINGS = 12
+"""Step sizes that are tried before a direction is given up."""
+PRECISION = 0.02
+"""Bisection stops when the boundary is known to this share of the distance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HopSkipJump(Attack):
+    """Approach the nearest decision boundary by labels.
+
+    Distances are the domain's own. Steps use the sign of the estimated direction under linf, else the direction itself.
+    Without a success inside the domain's radius the attack spends its whole budget on coming closer.
+
+    Attributes:
+        queries: most queries for one sample where the run has no budget.
+        probes: inputs asked about in the first direction estimate; the t-th estimate takes sqrt(t) times as many.
+        reach: distance of those inputs from the boundary, as a share of the distance to the original; None for
+            2 / sqrt(d) with d features.
+        tries: most start candidates for one sample.
+        starts: (m, ...) rows the attacker owns, in the attack's encoding; the nearest of another class are tried first.
+        start_labels: (m,) their labels.
+    """
+
+    queries: int = 1000
+    probes: int = 25
+    reach: float | None = None
+    tries: int = 64
+    starts: Any = field(default=None, repr=False, compare=False)
+    start_labels: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+    access = Access.LABELS
+
+    def __post_init__(self) -> None:
+        if min(self.queries, self.probes, self.tries) < 1 or (self.reach is not None and not self.reach > 0):
+            raise ConfigurationError("HopSkipJump needs at least one query, probe and try, and a positive reach")
+        if self.starts is not None and (self.start_labels is None or len(self.starts) != len(self.start_labels)):
+            raise ConfigurationError("each start row of HopSkipJump needs its label")
+
+    def perturb(self, oracle: Oracle, x: Array, y: NDArray[np.int64], domain: Domain, streams: SampleStreams) -> Array:
+        """The closest misclassified input found for each sample; the original where there is none."""
+        search = _Search(self, oracle, x, y, domain, streams)
+        search.start()
+        search.bisect(search.active())
+        turn = 0
+        while len(samples := search.active()):
+            turn += 1
+            direction = search.direction(samples, round(self.probes * np.sqrt(turn)))
+            search.bisect(search.step(samples, direction, turn))
+        return search.best
+
+
+class _Search:
+    """The state of all samples: the closest misclassified input of each, its distance, and the point it walks from."""
+
+    def __init__(
+        self,
+        attack: HopSkipJump,
+        oracle: Oracle,
+        x: Array,
+        y: NDArray[np.int64],
+        domain: Domain,
+        streams: SampleStreams,
+    ) -> None:
+        self.attack, self.oracle, self.x, self.y, self.streams = attack, oracle, x, y, streams
+        self.xp = array_namespace(x)
+        self.domain = domain.within(float("inf"))
+        self.shape = tuple(x.shape[1:])
+        self.features = int(np.prod(self.shape))
+        self.signed = domain.norm == "linf"
+        self.best = self.xp.asarray(x, copy=True)
+        self.size = np.full(len(x), np.inf)
+        self.point = self.xp.asarray(x, copy=True)
+
+    def left(self, samples: Index) -> Index:
+        """Queries that each sample may still ask."""
+        if self.oracle.budget is None:
+            return self.attack.queries - self.oracle.cost.queries[samples]
+        return self.oracle.remaining()[samples]
+
+    def active(self) -> Index:
+        """Samples with a misclassified input away from the original, and queries left."""
+        samples = np.flatnonzero(np.isfinite(self.size) & (self.size > 0))
+        return samples[self.left(samples) > 0]
+
+    def ask(self, rows: Array, owner: Index) -> NDArray[np.bool_]:
+        """(m,) whether each row is misclassified; the closest misclassified one becomes its sample's best."""
+        wrong = np.asarray(self.oracle.labels(rows, owner) != self.y[owner])
+        hits = np.flatnonzero(wrong)
+        if len(hits):
+            distance = np.asarray(self.domain.distance(self.x[owner[hits]], rows[hits]))
+            order = np.lexsort((distance, owner[hits]))
+            samples, first = np.unique(owner[hits][order], return_index=True)
+            nearest = order[first]
+            closer = distance[nearest] < self.size[samples]
+            self.size[samples[closer]] = distance[nearest][closer]
+            self.best[samples[closer]] = rows[hits[nearest[closer]]]
+        return wrong
+
+    def start(self) -> None:
+        """Ask about candidates, in rounds of 1, 1, 2, 4, ... for each sample, until one is misclassified."""
+        given = self._given()
+        asked, size = 0, 1
+        while asked < self.attack.tries:
+            samples = np.flatnonzero(~np.isfinite(self.size))
+            samples = samples[self.left(samples) > 0]
+            if not len(samples):
+                return
+            count = min(size, self.attack.tries - asked)
+            width = max(1, NUMBERS_AT_ONCE // (self.features * count))
+            for first in range(0, len(samples), width):
+                rows, owner = self._candidates(samples[first : first + width], given, asked, count)
+                kept = np.arange(len(owner)) - np.searchsorted(owner, owner) < self.left(owner)
+                self.ask(rows[np.flatnonzero(kept)], owner[kept])
+            self.point[samples] = self.best[samples]
+            asked += count
+            size = asked
+
+    def bisect(self, samples: Index) -> None:
+        """Walk from each sample's point towards the original until the label flips back."""
+        far = self.point[samples]
+        low, high = np.zeros(len(samples)), np.ones(len(samples))
+        while len(at := np.flatnonzero((high - low > PRECISION * high) & (self.left(samples) > 0))):
+            middle = (low[at] + high[at]) / 2
+            rows = self._between(samples[at], far[at], middle)
+            wrong = self.ask(rows, samples[at])
+            self.point[samples[at[wrong]]] = rows[np.flatnonzero(wrong)]
+            high[at] = np.where(wrong, middle, high[at])
+            low[at] = np.where(wrong, low[at], middle)
+
+    def direction(self, samples: Index, count: int) -> Array:
+        """The unit direction across the boundary, from `count` labels around each point."""
+        xp, take = self.xp, np.minimum(count, self.left(samples))
+        centre = self.point[samples]
+        distance = np.asarray(self._length(centre - self.x[samples]))
+        reach = distance * (self.attack.reach or 2 / np.sqrt(self.features))
+        across, moved, hits = xp.zeros_like(centre), xp.zeros_like(centre), np.zeros(len(samples))
+        width = max(1, NUMBERS_AT_ONCE // (self.features * len(samples)))
+        for start in range(0, count, width):
+            many = min(width, count - start)
+            noise = self._noise(samples, many)
+            place, column = np.nonzero(np.arange(start, start + many) < take[:, None])
+            if not len(place):
+                break
+            owner, base, scale = samples[place], centre[place], self._column(reach[place])
+            rows = self.domain.repair(self.x[owner], base + scale * noise[place, column])
+            answer = self.ask(rows, owner).astype(float)
+            change = xp.zeros_like(noise)
+            change[place, column] = (rows - base) / scale
+            weight = np.zeros((len(samples), many))
+            weight[place, column] = answer
+            moved = moved + xp.sum(change, axis=1)
+            across = across + xp.sum(change * self._like(weight.reshape(*weight.shape, *[1] * len(self.shape))), axis=1)
+            hits += weight.sum(axis=1)
+        share = hits / np.maximum(take, 1)
+        across = across - self._column(share) * moved
+        across = xp.where(self._column(share) == 0, -moved, xp.where(self._column(share) == 1, moved, across))
+        if self.signed:
+            return xp.sign(across)
+        return across / self._column(np.maximum(self._length(across), 1e-30))
+
+    def step(self, samples: Index, direction: Array, turn: int) -> Index:
+        """Step along the direction, halving until misclassified; returns the samples that could."""
+        centre = self.point[samples]
+        size = np.asarray(self._length(centre - self.x[samples])) / np.sqrt(turn)
+        landed = np.zeros(len(samples), dtype=bool)
+        for _ in range(HALVINGS):
+            at = np.flatnonzero(~landed & (self.left(samples) > 0))
+            if not len(at):
+                break
+            owner = samples[at]
+            rows = self.domain.repair(self.x[owner], centre[at] + self._column(size[at]) * direction[at])
+            wrong = self.ask(rows, owner)
+            self.point[owner[wrong]] = rows[np.flatnonzero(wrong)]
+            landed[at] = wrong
+            size[at] /= 2
+        return samples[landed]
+
+    def _given(self) -> list[Index]:
+        """For each sample, the start rows of another class, the nearest first."""
+        if self.attack.starts is None:
+            return [np.zeros(0, dtype=np.int64)] * len(self.x)
+        labels = np.asarray(self.attack.start_labels)
+        order = []
+        for sample in range(len(self.x)):
+            other = np.flatnonzero(labels != self.y[sample])
+            x0 = self.xp.broadcast_to(self.x[sample], (len(other), *self.shape))
+            distance = self.domain.distance(x0, self.domain.repair(x0, self.attack.starts[other]))
+            order.append(other[np.argsort(distance, kind="stable")])
+        return order
+
+    def _candidates(self, samples: Index, given: list[Index], asked: int, count: int) -> tuple[Array, Index]:
+        """`count` start candidates for each sample, owner by owner: given rows while there are any, then random ones."""
+        owner = np.repeat(samples, count)
+        number = np.tile(np.arange(asked, asked + count), len(samples))
+        uniform = self.streams.uniform(samples, (count, *self.shape)).reshape(len(owner), *self.shape)
+        shade = np.array([1.0, 8.0, 1 / 8, 0.0])[number % 4].reshape(-1, *[1] * len(self.shape))
+        drawn = np.where(shade > 0, uniform ** np.where(shade > 0, shade, 1), np.where(uniform < 0.5, 0.0, 1 - 1e-9))
+        rows = self.domain.sample(self.x[owner], drawn)
+        for place, (sample, turn) in enumerate(zip(owner, number, strict=True)):
+            if turn < len(given[sample]):
+                rows[place] = self.attack.starts[given[sample][turn]]
+        return self.domain.repair(self.x[owner], rows), owner
+
+    def _between(self, samples: Index, far: Array, share: NDArray[np.float64]) -> Array:
+        """The valid input at `share` of the way from the original to the far point, in the domain's geometry."""
+        x0 = self.x[samples]
+        if not self.signed:
+            return self.domain.repair(x0, x0 + self._column(share) * (far - x0))
+        limit = self._column(share * np.asarray(self._length(far - x0)))
+        return self.domain.repair(x0, self.xp.clip(far, x0 - limit, x0 + limit))
+
+    def _noise(self, samples: Index, count: int) -> Array:
+        """(n, count, ...) random directions: uniform in the cube under linf, else on the unit sphere."""
+        if self.signed:
+            return self._like(2 * self.streams.uniform(samples, (count, *self.shape)) - 1)
+        noise = self.streams.normal(samples, (count, *self.shape))
+        length = np.sqrt((noise.reshape(len(samples), count, -1) ** 2).sum(axis=2))
+        return self._like(noise / length.reshape(len(samples), count, *[1] * len(self.shape)))
+
+    def _length(self, change: Array) -> NDArray[np.float64]:
+        flat = self.xp.reshape(change, (change.shape[0], -1))
+        size = self.xp.max(self.xp.abs(flat), axis=1) if self.signed else self.xp.sqrt(self.xp.sum(flat * flat, axis=1))
+        return np.asarray(size.detach().cpu().numpy() if hasattr(size, "detach") else size, dtype=np.float64)
+
+    def _column(self, values: NDArray[np.float64]) -> Array:
+        """(n,) numbers as an array that multiplies one sample each."""
+        return self._like(values.reshape(-1, *[1] * len(self.shape)))
+
+    def _like(self, values: NDArray[np.float64]) -> Array:
+        device = {"device": self.x.device} if hasattr(self.x, "detach") else {}
+        return self.xp.asarray(values, dtype=self.x.dtype, **device)
