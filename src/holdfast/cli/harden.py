@@ -1,0 +1,231 @@
+"""harden: apply a control and describe the hardened system in a file of its own, ready to be assessed again."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holdfast.cli.output import DEFAULT_SYSTEM, Json, emit_json, say
+
+if TYPE_CHECKING:
+    from holdfast.hardening.retraining import Choice
+
+MARK = "# Written by holdfast harden"
+
+System = Annotated[Path, typer.Argument(metavar="SYSTEM", help="The system file.")]
+Output = Annotated[
+    Path | None, typer.Option(help="The new system file, in the folder of the old one.  [default: SYSTEM-hardened.yaml]")
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that holdfast harden did not write. Never the old system.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    from holdfast.cli.main import LOWER
+
+    group = typer.Typer(help="Apply a control; then assess again and compare.", no_args_is_help=True)
+    group.command("answers")(answers)
+    group.command("retrain")(retrain)
+    app.add_typer(group, name="harden", rich_help_panel=LOWER)
+
+
+def answers(
+    system: System = Path(DEFAULT_SYSTEM),
+    mode: Annotated[str, typer.Option(help="label, round=DIGITS, top_k=K, or both: round=2,top_k=3.")] = "label",
+    output: Output = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Let the service tell less: labels only, rounded probabilities, or the k largest. The attacks go through it."""
+    from holdfast.hardening.answers import parse_answers
+    from holdfast.threats.reader import read_system
+
+    chosen = read_mode(mode)
+    described = read_system(system)
+    parse_answers(chosen, len(described.model.classes) if described.model.classes else None)
+    new = _new_file(system, output, force)
+    text = _revised(system, {("serving", "answers"): chosen}, "C-OBSCURE", f"answers {mode}")
+    _write_system(new, text)
+    if json:
+        emit_json({"control": "C-OBSCURE", "system": str(new), "answers": chosen})
+        return
+    _say_written(new, "C-OBSCURE")
+
+
+def retrain(
+    system: System = Path(DEFAULT_SYSTEM),
+    strength: Annotated[
+        str,
+        typer.Option("--strength", "--leaf", metavar="NUMBER|auto", help="Leaf size or other strength; auto cross-validates."),
+    ] = "auto",
+    tolerance: Annotated[float, typer.Option(min=0, max=1, help="Cross-validated utility that auto may give up.")] = 0.005,
+    output: Output = None,
+    seed: Annotated[int, typer.Option(help="Of folds and training.")] = 0,
+    trust: Annotated[list[str] | None, typer.Option("--trust", metavar="SHA256", help="As for assess.")] = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Train the model again with larger leaves, early stopping or a stronger penalty, chosen on the training rows alone."""
+    import joblib
+
+    from holdfast.assessment.files import write_bytes
+    from holdfast.assessment.loading import load_target
+    from holdfast.cli.progress import Watcher
+    from holdfast.core.errors import ConfigurationError
+    from holdfast.hardening import retraining
+    from holdfast.threats.reader import read_system
+
+    described = read_system(system)
+    new = _new_file(system, output, force)
+    target = load_target(described, system, trust=trust or ())
+    if _estimator(target.weights) is None or described.model.path is None:
+        raise ConfigurationError(
+            f"a {target.weights.framework} model retrained here cannot be written back as a model file",
+            where=str(system),
+            hint="Add the penalty to your own training, or use holdfast.hardening.retraining from Python.",
+        )
+    with Watcher(1, 0.0) as progress:
+        done = retraining.retrain(target, seed, strength=_strength(strength), tolerance=tolerance, progress=progress)
+    if done.choice.strength is None:
+        raise ConfigurationError(
+            f"no stronger regulariser keeps the cross-validated {done.choice.measure} within {tolerance:g} of the best",
+            where=str(system),
+            hint="Give --strength, or a larger --tolerance.",
+        )
+    old_model = Path(described.model.path)
+    model_file = old_model.with_name(f"{old_model.stem}-{new.stem}.joblib")
+    settings = ", ".join(f"{name} = {value}" for name, value in done.choice.settings.items())
+    changes: dict[tuple[str, ...], Any] = {("model", "path"): str(model_file), ("model", "recipe"): "clone"}
+    if described.model.artifact_format is not None:
+        changes["model", "artifact_format"] = "joblib"
+    text = _revised(system, changes, "C-SMALL", f"retrain with {settings}")
+    estimator = _estimator(done.model)
+    before = _estimator(target.weights).get_params(deep=True)
+    estimator.set_params(**{name: value for name, value in before.items() if name.rsplit("__", 1)[-1] == "n_jobs"})
+    content = io.BytesIO()
+    joblib.dump(estimator, content)
+    write_bytes(system.parent / model_file, content.getvalue())
+    _write_system(new, text)
+    if json:
+        emit_json({"control": "C-SMALL", "system": str(new), "model": str(system.parent / model_file), **_as_json(done.choice)})
+        return
+    _show_choice(done.choice)
+    say(f"The retrained model is in {_text(str(system.parent / model_file))}.")
+    _say_written(new, "C-SMALL")
+
+
+def _estimator(model: Any) -> Any:
+    """The estimator of a scikit-learn model; None for any other."""
+    from holdfast.models.sklearn import SklearnModel
+
+    return model.estimator if isinstance(model, SklearnModel) else None
+
+
+def read_mode(mode: str) -> str | dict[str, int]:
+    """`label`, or a mapping from `round=2`, `top_k=3`, or both with a comma.
+
+    Raises:
+        ConfigurationError: it is written in another way.
+    """
+    from holdfast.core.errors import ConfigurationError
+
+    if mode == "label":
+        return mode
+    chosen = {}
+    for part in mode.split(","):
+        name, _, number = part.strip().partition("=")
+        if name not in ("round", "top_k") or name in chosen or not number.isdecimal() or len(number) > 4:
+            raise ConfigurationError(f"unknown mode {part.strip()!r}", where="--mode", hint="label, round=DIGITS or top_k=K.")
+        chosen[name] = int(number)
+    return chosen
+
+
+def _strength(text: str) -> float | None:
+    from holdfast.core.errors import ConfigurationError
+
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{text!r} is neither a number nor auto", where="--strength") from error
+
+
+def _new_file(system: Path, output: Path | None, force: bool) -> Path:
+    from holdfast.core.errors import ConfigurationError
+
+    new = output or system.with_name(f"{system.stem}-hardened.yaml")
+    if new.parent.resolve() != system.parent.resolve():
+        raise ConfigurationError(
+            "the new system file must stand beside the old one, because paths in it are relative to its folder",
+            where=str(new),
+            hint=f"For example {system.with_name(new.name)}.",
+        )
+    if new.exists() and new.resolve() == system.resolve():
+        raise ConfigurationError("the old system file is never overwritten", where=str(new), hint="Choose another --output.")
+    if new.exists() and not force and not new.read_text(encoding="utf-8", errors="replace").startswith(MARK):
+        raise ConfigurationError("the file exists and holdfast harden did not write it", where=str(new), hint="Use --force.")
+    return new
+
+
+def _revised(system: Path, changes: Mapping[tuple[str, ...], Any], control: str, what: str) -> str:
+    from holdfast.hardening.system_file import revise
+
+    old = system.read_text(encoding="utf-8").removeprefix("\ufeff")
+    return f"{MARK} from {_line(system.name)}: {_line(what)}.\n" + revise(old, changes, {("controls",): [control]})
+
+
+def _write_system(new: Path, text: str) -> None:
+    """Write the file; if it does not read as a system file, it is removed again."""
+    from holdfast.assessment.files import write_text
+    from holdfast.core.errors import HoldfastError
+    from holdfast.threats.reader import read_system
+
+    write_text(new, text)
+    try:
+        read_system(new)
+    except HoldfastError:
+        new.unlink()
+        raise
+
+
+def _show_choice(choice: Choice) -> None:
+    settings = ", ".join(f"{name} = {value}" for name, value in choice.settings.items())
+    for one in choice.tried:
+        name = "as it was" if one.strength is None else f"{one.strength:g}"
+        chosen = "  <- chosen" if one.strength == choice.strength else ""
+        say(f"  {name:>10}  {choice.measure} {one.utility:.4f} (spread over folds {one.spread:.4f}){chosen}")
+    say(f"Retrained with {_text(settings)}.")
+
+
+def _as_json(choice: Choice) -> dict[str, Any]:
+    return {
+        "settings": dict(choice.settings),
+        "strength": choice.strength,
+        "measure": choice.measure,
+        "tried": [{"strength": one.strength, "utility": one.utility, "spread": one.spread} for one in choice.tried],
+    }
+
+
+def _say_written(new: Path, control: str) -> None:
+    name = _text(str(new))
+    say(f"{control} is described in {name}. Whether it helps is not known until it is measured:")
+    say(f"  holdfast assess {name} --output after.json, with the --seed and --budget of the assessment before")
+    say("  holdfast compare before.json after.json")
+
+
+def _line(text: str) -> str:
+    """One printable line, for a comment of a file."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _text(text: str) -> str:
+    from rich.markup import escape
+
+    from holdfast.reports.text import clean
+
+    return escape(clean(text))
