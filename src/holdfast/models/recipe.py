@@ -108,7 +108,13 @@ class FunctionRecipe:
         self._function = function
         self._options: dict[str, Any] = {}
         self._model = model
-        self._context = replace(context, classes=model.classes, output=getattr(model, "output", None), fixed=True, source=source)
+        self._context = replace(
+            context,
+            classes=model.classes,
+            output=None if isinstance(model, SklearnModel) else getattr(model, "output", None),
+            fixed=True,
+            source=source,
+        )
         self._source = source
         self.digest = digest
 

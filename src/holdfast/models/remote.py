@@ -29,7 +29,7 @@ SECONDS = 30.0
 ROWS_A_REQUEST = 256
 MOST_BYTES = 64 << 20
 PATH = re.compile(r"(/[\w.~%-]+)*/v2/models/[\w.~%-]+(/versions/[\w.~%-]+)?/?")
-DATATYPES = {
+DATATYPES: dict[str, type] = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
     "UINT16": np.uint16,
@@ -137,7 +137,7 @@ class RemoteModel(Adapter):
             data: list[Any] = [class_name(value) for value in values.ravel()]
         else:
             try:
-                flat = values.astype(DATATYPES[kind]).ravel()
+                flat: Any = values.astype(DATATYPES[kind]).ravel()
             except (ValueError, TypeError) as error:
                 raise InvalidData(
                     f"input {given['name']!r} takes {kind}, and the data have something else", where=self.source
@@ -154,7 +154,7 @@ class RemoteModel(Adapter):
         if not isinstance(data, list):
             raise self._invalid("answered an output without JSON data")
         try:
-            values = np.array(data, dtype=str if kind == "BYTES" else DATATYPES[str(kind)])
+            values: NDArray[Any] = np.array(data, dtype=str if kind == "BYTES" else DATATYPES[str(kind)])
         except (ValueError, TypeError, OverflowError) as error:
             raise self._invalid(f"answered data that are not {kind}") from error
         if values.size != math.prod(shape) or not shape or shape[0] != rows:
