@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from holdfast.core.errors import Inconclusive, Unmeasured
+from holdfast.core.oracle import Access
+from holdfast.core.probe import BUDGETS, Probe
+from holdfast.core.progress import Silent
+from holdfast.core.target import Dataset, Target
+from holdfast.probes.unequal_harm import UnequalHarm
+
+
+class Answers:
+    """Answers what its input says."""
+
+    classes = ("no", "yes")
+    framework = "python"
+    access = Access.SCORES
+
+    def labels(self, x):
+        return x["answer"].to_numpy(dtype=np.int64)
+
+    def scores(self, x):
+        p = np.where(x["answer"] == 1, 0.8, 0.2)
+        return np.log(np.stack([1 - p, p], axis=1))
+
+    def value_and_gradient(self, x, loss):
+        raise NotImplementedError
+
+
+def target(harm: float, rows: int = 1200, seed: int = 0) -> Target:
+    draw = np.random.default_rng(seed)
+    sex = draw.choice(["F", "M"], rows)
+    y = draw.integers(2, size=rows)
+    wrong = draw.random(rows) < np.where(sex == "F", 0.15 + harm, 0.15)
+    data = Dataset(
+        name="holdout",
+        x=pd.DataFrame({"answer": np.where(wrong, 1 - y, y)}),
+        y=y,
+        classes=("no", "yes"),
+        ids=np.array([f"r{i}" for i in range(rows)]),
+        groups=pd.DataFrame({"sex": sex}),
+    )
+    return Target(name="t", model=Answers(), modality="tabular", holdout=data)
+
+
+def run(given: Target, seed: int = 0):
+    return UnequalHarm().run(given, BUDGETS["quick"], seed, Silent())
+
+
+def test_is_a_probe():
+    assert isinstance(UnequalHarm(), Probe)
+
+
+def test_planted_harm_is_measured_on_the_rows_of_the_group():
+    given = target(harm=0.2)
+    evidence = run(given)
+    women = given.holdout.groups.sex == "F"
+    assert {row.unit for row in evidence.rows} == set(given.holdout.ids[women])
+    wrong = sum(row.success for row in evidence.rows) / len(evidence.rows)
+    assert wrong == pytest.approx(0.35, abs=0.05)
+    assert evidence.chance == pytest.approx(0.15, abs=0.04)
+    assert "sex = F" in evidence.reason
+    assert evidence.metric("gap in error rate", "sex = F").low > 0
+    assert evidence.metric("p-value of the largest error gap").value < 0.01
+    assert evidence == run(given)
+
+
+def test_without_harm_nothing_is_left_above_chance_and_nothing_is_called_fair():
+    evidence = run(target(harm=0.0))
+    share = sum(row.success for row in evidence.rows) / len(evidence.rows)
+    assert evidence.chance >= share
+    assert "no evidence of equal treatment" in evidence.reason
+    assert "fair" not in evidence.reason
+
+
+@pytest.mark.claim("loop-2")
+def test_what_cannot_be_told_is_not_called_fair():
+    given = target(harm=0.3)
+    nobody = replace(given, holdout=replace(given.holdout, groups=None))
+    with pytest.raises(Unmeasured):
+        UnequalHarm().check(nobody)
+    alone = replace(given.holdout, groups=pd.DataFrame({"sex": ["F"] * len(given.holdout)}))
+    with pytest.raises(Inconclusive, match="too few to tell"):
+        run(replace(given, holdout=alone))
+    constant = replace(given.holdout, x=pd.DataFrame({"answer": np.zeros(len(given.holdout))}))
+    with pytest.raises(Inconclusive):
+        run(replace(given, holdout=constant))
+
+
+def test_small_groups_are_named_as_too_few():
+    given = target(harm=0.0)
+    sex = given.holdout.groups.sex.to_numpy(copy=True)
+    sex[:4] = "X"
+    evidence = run(replace(given, holdout=replace(given.holdout, groups=pd.DataFrame({"sex": sex}))))
+    assert "sex = X: 4 rows are too few to tell" in evidence.findings
