@@ -157,7 +157,7 @@ def parse_yaml(raw: bytes, name: str, limits: Limits = Limits()) -> Node:
         top = _Builder(name, limits).build(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"{name}:{mark.line + 1}" if mark else name
+        where = f"{name}:{min(mark.line, len(text.splitlines()) - 1) + 1}" if mark else name
         context = f" {error.context}" if error.context else ""
         raise ConfigurationError(f"this is not YAML: {error.problem}{context}", where=where) from error
     except yaml.YAMLError as error:
