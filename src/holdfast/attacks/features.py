@@ -6,6 +6,7 @@ which histogram gradient boosting takes as they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,22 +49,49 @@ class Encoder:
         return np.stack(columns, axis=1) if columns else np.empty((len(x), 0))
 
 
-def boosting(encoder: Encoder, seed: int, **settings: Any) -> Any:
-    """An unfitted histogram gradient boosting classifier for what `encoder` gives: the attacker's all-round model of a table.
+class Booster:
+    """Histogram gradient boosting on what an `Encoder` gives: the attacker's all-round model of a table.
 
-    It deals with categories, missing cells and any scale by itself; settings go to scikit-learn.
+    It takes categories, missing cells and any scale as they are. Columns without a single known cell are left out.
+
+    Args:
+        categorical: which columns are codes.
+        seed: decides the training.
+        settings: for scikit-learn's `HistGradientBoostingClassifier`.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier
 
-    defaults: dict[str, Any] = {
-        "max_iter": 60,
-        "early_stopping": False,
-        "min_samples_leaf": 10,
-        "l2_regularization": 1.0,
-        "categorical_features": encoder.categorical,
-        "random_state": seed % 2**32,
-    }
-    return HistGradientBoostingClassifier(**(defaults | settings))
+    def __init__(self, categorical: Sequence[bool] | NDArray[np.bool_] | None, seed: int, **settings: Any) -> None:
+        self._categorical = categorical
+        self._settings: dict[str, Any] = {
+            "max_iter": 60,
+            "early_stopping": False,
+            "min_samples_leaf": 10,
+            "l2_regularization": 1.0,
+            "random_state": seed % 2**32,
+        } | settings
+
+    def fit(self, features: NDArray[np.float64], y: NDArray[np.int64], weights: NDArray[np.float64] | None = None) -> Booster:
+        """Learn (n,) classes from (n, d) features."""
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
+        self._known = ~np.isnan(features).all(axis=0)
+        mask = None if self._categorical is None else np.asarray(self._categorical)[self._known]
+        self._model = HistGradientBoostingClassifier(categorical_features=mask, **self._settings)
+        self._model.fit(features[:, self._known], y, sample_weight=weights)
+        return self
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """The classes of the training rows, in the order of the columns of `shares`."""
+        return np.asarray(self._model.classes_)
+
+    def shares(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, k) class probabilities."""
+        return np.asarray(self._model.predict_proba(features[:, self._known]))
+
+    def predict(self, features: NDArray[np.float64]) -> NDArray[np.int64]:
+        """(n,) classes."""
+        return np.asarray(self._model.predict(features[:, self._known]), dtype=np.int64)
 
 
 def _codes(column: pd.Series[Any]) -> dict[Any, int] | None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from holdfast.attacks.features import Encoder, boosting
+from holdfast.attacks.features import Booster, Encoder
 from holdfast.core.errors import Inconclusive
 from holdfast.core.oracle import Access, Oracle
 from holdfast.core.seeds import derive, generator
@@ -126,9 +126,8 @@ def _boosted(answers: Answers, mode: Mode, seed: int) -> Callable[[Floats], Labe
         row, label = np.nonzero(share >= NEGLIGIBLE)
         features, labels, weights = features[row], label.astype(np.int64), share[row, label]
     leaf = int(np.clip(len(answers.labels) // 50, 2, 10))
-    model = boosting(Encoder(None), seed, categorical_features=answers.categorical, min_samples_leaf=leaf, max_iter=80)
-    model.fit(features, labels, sample_weight=weights)
-    return lambda x: np.asarray(model.predict(x), dtype=np.int64)
+    model = Booster(answers.categorical, seed, min_samples_leaf=leaf, max_iter=80)
+    return model.fit(features, labels, weights).predict
 
 
 def _network(answers: Answers, mode: Mode, seed: int) -> Callable[[Floats], Labels]:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.attacks.features import Encoder, boosting
+from holdfast.attacks.features import Booster, Encoder
 from holdfast.core.errors import InvalidData
 from holdfast.core.seeds import derive, generator
 from holdfast.core.target import Dataset
@@ -88,8 +88,8 @@ def out_of_fold(data: Dataset, *, seed: int) -> NDArray[np.float64]:
         if len(np.unique(data.y[kept])) < 2:
             found[left, data.y[kept][0]] = 1.0
             continue
-        model = boosting(encoder, derive(seed, "confidence", index), max_iter=40).fit(features[kept], data.y[kept])
-        found[np.ix_(left, model.classes_)] = model.predict_proba(features[left])
+        model = Booster(encoder.categorical, derive(seed, "confidence", index), max_iter=40).fit(features[kept], data.y[kept])
+        found[np.ix_(left, model.classes)] = model.shares(features[left])
     return found
 
 

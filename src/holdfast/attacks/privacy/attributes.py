@@ -6,7 +6,8 @@ records. Both know the other fields, the label, and a sample of other people wit
 alone; the other also asks the model for each record with every candidate value filled in, and
 
 - `posterior`: weighs the prior of the other fields by how well each candidate explains the label (Fredrikson et al. 2014);
-- `evidence`: adds the model's confidence in the label to the imputer's own posterior, which finds remembered records;
+- `memory`: takes the candidate that makes the model surest of the label, which finds remembered records, and the imputer's
+  guess among those that do so equally (Yeom et al. 2018, section 5);
 - `stacked`: learns from the sample how the answers bear on the field.
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from holdfast.attacks.features import Encoder, boosting
+from holdfast.attacks.features import Booster, Encoder
 from holdfast.attacks.privacy.signals import censor, true_class_logit
 from holdfast.core.errors import Inconclusive, InvalidData
 from holdfast.core.oracle import Access, Oracle
@@ -28,10 +29,13 @@ from holdfast.core.target import Dataset
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
-STRATEGIES = ("posterior", "evidence", "stacked")
+STRATEGIES = ("posterior", "memory", "stacked")
 MOST_VALUES = 10
 """Distinct values up to which a field is guessed exactly; numbers with more are guessed as one of `BANDS` bands."""
 BANDS = 5
+RARE = 20
+"""Records of the rarest value below which none can be spared to stop training by. Where they can, training stops before the
+imputer grows surer than it is right, which serves imputation and lets the model's answers weigh what they should."""
 BATCH = 4096
 
 
@@ -159,27 +163,27 @@ class FieldGuesser:
         others = self._others(victims)
         answers = self._ask(oracle, victims, np.arange(len(victims)))
         fit = self._explains(answers, victims.y)
-        imputed = self._imputer.predict_proba(others)
+        imputed = self._imputer.shares(others)
         with np.errstate(divide="ignore"):
-            prior, posterior = np.log(self._prior.predict_proba(others[:, :-1])), np.log(imputed)
+            prior = np.log(self._prior.shares(others[:, :-1]))
         return Guesses(
             truth=truth,
             imputer=imputed.argmax(axis=1),
             with_model={
                 "posterior": (prior + fit).argmax(axis=1),
-                "evidence": (posterior + fit).argmax(axis=1),
-                "stacked": np.asarray(self._stacked.predict(np.column_stack([others, answers])), dtype=np.int64),
+                "memory": np.where(fit >= fit.max(axis=1, keepdims=True) - 1e-9, imputed, -1.0).argmax(axis=1),
+                "stacked": self._stacked.predict(np.column_stack([others, answers])),
             },
             candidates=len(self.candidates.values),
         )
 
-    def _learn(self, name: str, features: Floats, seed: int) -> Any:
+    def _learn(self, name: str, features: Floats, seed: int) -> Booster:
         """The attacker's model of the field on encoded other fields and whatever columns follow them."""
         mask = self._encoder.categorical
         extra = features.shape[1] - (0 if mask is None else len(mask))
         categorical = None if mask is None else [*mask, *[False] * extra]
-        model = boosting(self._encoder, derive(seed, name), categorical_features=categorical)
-        return model.fit(features, self._codes)
+        rare = int(np.bincount(self._codes).min()) < RARE
+        return Booster(categorical, derive(seed, name), learning_rate=0.05, early_stopping=not rare).fit(features, self._codes)
 
     def _others(self, data: Dataset) -> Floats:
         """(n, d + 1) the other fields and, last, the label."""

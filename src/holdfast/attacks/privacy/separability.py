@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from holdfast.attacks.features import Encoder, boosting
+from holdfast.attacks.features import Booster, Encoder
 from holdfast.attacks.privacy.identification import Area, area
 from holdfast.core.errors import Inconclusive
 from holdfast.core.seeds import derive, generator
@@ -133,8 +133,8 @@ def _cross_validated(
         test = fold == index
         if len(np.unique(origin[test])) < 2 or len(np.unique(origin[~test])) < 2:
             continue
-        model = boosting(encoder, derive(seed, "fold", index), categorical_features=categorical)
-        score = model.fit(features[~test], origin[~test]).decision_function(features[test])
+        model = Booster(categorical, derive(seed, "fold", index))
+        score = model.fit(features[~test], origin[~test]).shares(features[test])[:, 1]
         where = np.flatnonzero(test)
         first, second = where[origin[test] == 1], where[origin[test] == 0]
         clusters = None if cluster is None else (cluster[first], cluster[second])
