@@ -123,7 +123,7 @@ def _limits(meeting: Meeting, actor: str) -> list[str]:
         notes.append(f"No {curve.axis} declared for {actor}: the whole tested budget of {curve.tested:g} is taken.")
     elif meeting.source == "default":
         notes.append(f"The {curve.axis} of {actor} is a default.")
-    if meeting.untested > 0:
+    if meeting.untested >= 0.0005:
         share = f"{meeting.untested:.1%} of the actor's {curve.axis}"
         notes.append(
             f"Untested region: {share} lies beyond the largest tested, {curve.tested:g}; there any probability from the last "
