@@ -77,6 +77,18 @@ def test_another_risk_or_actor_changes_no_number(system: Any, threat: Any, evide
         assert risk_of(more, risk.id) == risk
 
 
+def test_a_register_after_a_control_differs_only_by_what_was_measured(system: Any, threat: Any, evidence: Any) -> None:
+    before = evidence(CAPABILITIES, method="as served")
+    capped = [value if value is not None and value <= 30 else None for value in CAPABILITIES]
+    after = evidence(capped, method="behind a limit of 30 queries")
+    old, same, new = (quantify(system(), [threat()], [found], seed=1) for found in (before, evidence(CAPABILITIES), after))
+    assert old.total == same.total
+    assert new.total.mean < old.total.mean
+    first, second = (next(simulate(system(), [threat()], [found], seed=1)) for found in (before, after))
+    assert np.array_equal(first.attempts, second.attempts)
+    assert np.all(second.meeting.probability <= first.meeting.probability)
+
+
 def test_risks_of_one_actor_move_together(system: Any, threat: Any, evidence: Any) -> None:
     threats = [threat("T-EVA-02"), threat("T-EVA-03", ("P-EVA-LABEL",))]
     found = [evidence(CAPABILITIES), evidence(CAPABILITIES, probe="P-EVA-LABEL", threats=("T-EVA-03",))]

@@ -8,7 +8,8 @@ Annual loss = Poisson(attempts x P(success | actor)) events x loss per event, si
    measurement is drawn once and shared by all actors who meet it.
 4. Losses are drawn event by event (`losses`), and risks are added year by year.
 
-Every risk, actor and measurement has a random stream of its own, so that another risk changes no number of this one.
+Every risk, actor and probe has a random stream of its own, so that another risk changes no number of this one, and a register
+after a control differs from the one before only by what was measured.
 Source: The Open Group, "Risk Analysis (O-RA)" (2021), for the factors.
 """
 
@@ -118,6 +119,7 @@ class _Simulation:
         unit_of(system)
         self._system, self._seed, self._draws = system, seed, draws
         self._years: dict[str, tuple[Floats, Floats]] = {}
+        self._luck: dict[str, Luck] = {}
         self._measurements: dict[int, Measurement] = {}
 
     def risk(self, threat: Threat, actor: RiskActor, evidence: tuple[Evidence, ...]) -> Simulated:
@@ -127,9 +129,9 @@ class _Simulation:
         unknown = Luck.of(self._draws, self._seed, "unmeasured", threat.id)
         worst = max(met, key=lambda meeting: float(meeting.probability.mean()), default=Meeting.unmeasured(unknown))
         identity = f"{threat.id}.{actor.key}"
-        random = seeds.generator(self._seed, "risk", identity)
+        events = seeds.generator(self._seed, "events", identity).poisson(attempts * worst.probability)
         loss, loss_source = self._loss(threat)
-        annual, per_event = annual_losses(random.poisson(attempts * worst.probability), loss, random)
+        annual, per_event = annual_losses(events, loss, seeds.generator(self._seed, "loss", identity))
         return Simulated(
             id=identity,
             threat=threat,
@@ -154,8 +156,9 @@ class _Simulation:
 
     def _meet(self, evidence: Evidence, actor: RiskActor, percentile: Floats) -> Meeting:
         if id(evidence) not in self._measurements:
-            luck = Luck.of(self._draws, self._seed, evidence.probe, evidence.method)
-            self._measurements[id(evidence)] = Measurement(evidence, CapabilityCurve.of(evidence), luck)
+            if evidence.probe not in self._luck:
+                self._luck[evidence.probe] = Luck.of(self._draws, self._seed, evidence.probe)
+            self._measurements[id(evidence)] = Measurement(evidence, CapabilityCurve.of(evidence), self._luck[evidence.probe])
         return Meeting.between(self._measurements[id(evidence)], actor, percentile)
 
     def _loss(self, threat: Threat) -> tuple[Lognormal, Source]:
