@@ -38,7 +38,16 @@ def test_sums_have_two_significant_digits(value: float, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0, "0 %"), (1e-6, "<0.01 %"), (0.0042, "0.42 %"), (0.031, "3.1 %"), (0.5, "50 %"), (0.994, "99.40 %"), (1, "100 %")],
+    [
+        (0, "0 %"),
+        (1e-6, "<0.01 %"),
+        (0.0042, "0.42 %"),
+        (0.031, "3.1 %"),
+        (0.5, "50 %"),
+        (0.994, "99.4 %"),
+        (0.9998, ">99.9 %"),
+        (1, "100 %"),
+    ],
 )
 def test_shares(value: float, shown: str) -> None:
     assert plain(numbers.share(value)) == shown

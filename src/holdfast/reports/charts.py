@@ -19,6 +19,8 @@ from holdfast.risk.register import CurvePoint
 
 WIDTH, HEIGHT = 480, 290
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 16, 48
+LABEL = 150
+"""Pixels that the label of the accepted sum may need."""
 LOG_SPAN = 20
 """The ratio of largest to smallest capability above which the axis is logarithmic."""
 
@@ -108,12 +110,13 @@ def exceedance(
     parts = [*_vertical_axis(up, "probability of more"), *_horizontal_axis(across, f"annual loss, {clean(unit, 20)}", _sum)]
     if appetite:
         x, y = across(appetite[0]), up(1 - appetite[1])
-        anchor = "end" if x > (LEFT + WIDTH - RIGHT) / 2 else "start"
+        over = any(loss > appetite[0] and probability > 1 - appetite[1] for loss, probability in positive)
+        anchor = "end" if (over and x - LEFT > LABEL) or WIDTH - RIGHT - x < LABEL else "start"
         label = f"accepted: {numbers.money(appetite[0], unit)}"
         parts += [
             _tag("line", {"class": "alert", "x1": x, "x2": x, "y1": TOP, "y2": HEIGHT - BOTTOM, "stroke-dasharray": "5 4"}),
             _tag("line", {"class": "alert", "x1": LEFT, "x2": x, "y1": y, "y2": y, "stroke-dasharray": "5 4"}),
-            _text(x + (-6 if anchor == "end" else 6), TOP + 10, label, "alert-text", anchor),
+            _text(x + (-6 if anchor == "end" else 6), max(y - 7, TOP + 10), label, "alert-text", anchor),
         ]
     shown = [(loss, probability) for loss, probability in positive if loss >= across.low] or positive
     path = _path((across(loss), up(probability)) for loss, probability in shown)

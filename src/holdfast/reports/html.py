@@ -251,8 +251,7 @@ def _view(standing: Standing, evidence: Evidence, detail: Detail, personal_value
     risks = [risk for risk in standing.risks if risk.probe == evidence.probe]
     curve = next((risk.curve for risk in risks if risk.curve), ())
     beyond = any(risk.untested > 0 for risk in risks)
-    notes = dict.fromkeys(note for risk in risks for note in risk.notes)
-    limits = ([evidence.reason] if evidence.reason else []) + list(notes)
+    limits = ([evidence.reason] if evidence.reason else []) + _notes(risks)
     found = result(evidence)
     chart: Markup | str = ""
     if curve and detail.charts and len(curve) > 1:
@@ -265,10 +264,19 @@ def _view(standing: Standing, evidence: Evidence, detail: Detail, personal_value
         result=found,
         chart=chart,
         caption=caption,
-        curve=_thinned(curve, detail.curve),
+        curve=_thinned(curve, detail.curve) if len(curve) > 1 else (),
         limits=tuple(limits[:12]),
         examples=tuple(_shown(example, detail, personal_values) for example in evidence.examples[: detail.examples]),
     )
+
+
+def _notes(risks: Sequence[Risk]) -> list[str]:
+    """The notes of all risks, once each; one that is not true of every actor names those it is about."""
+    actors: dict[str, list[str]] = {}
+    for risk in risks:
+        for note in dict.fromkeys(risk.notes):
+            actors.setdefault(note, []).append(risk.actor)
+    return [note if len(named) == len(risks) else f"For {', '.join(named)}: {note}" for note, named in actors.items()]
 
 
 def _shown(example: Example, detail: Detail, personal_values: bool) -> ShownExample:

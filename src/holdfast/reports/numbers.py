@@ -32,10 +32,9 @@ def share(value: float) -> str:
     percent = 100 * value
     if 0 < percent < 0.01:
         return f"<0.01{SPACE}%"
-    if 99.99 < percent < 100:
-        return f">99.99{SPACE}%"
-    tail = min(percent, 100 - percent)
-    return f"{_trim(percent, 2 if 0 < tail < 1 else 1 if 0 < tail < 10 else 0)}{SPACE}%"
+    if 99.9 < percent < 100:
+        return f">99.9{SPACE}%"
+    return f"{_trim(percent, 2 if 0 < percent < 1 else 1 if percent < 10 or percent > 90 else 0)}{SPACE}%"
 
 
 def share_interval(value: float, low: float, high: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any, Literal
 
 from holdfast.assessment.document import Assessment
@@ -182,7 +183,13 @@ class Outline:
         risk = self.worst
         if risk is None:
             return ("There is no risk to be sure of.",)
-        return (success(risk), *_sources(risk))
+        beyond: tuple[str, ...] = ()
+        if risk.untested > 0:
+            reach = numbers.share(risk.untested)
+            beyond = (
+                f"{reach} of this actor’s capability lies beyond what was tested; there, anything up to certainty is assumed.",
+            )
+        return (success(risk), *beyond, *_sources(risk))
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -195,16 +202,17 @@ class Outline:
             Step("Repair", f"Make {_names([item])} measurable", item.reason, item.threat.id)
             for item in self.having("failed", "inconclusive")
         ]
-        return (*first[:1], *second[:1], *first[1:4], *second[1:4], *repair)
+        return (*_alternating(first[:4], second[:4]), *repair)
 
     def _measuring(self, probe: NextProbe) -> Step:
         name = next((item.name for item in self.assessment.threats if item.id == probe.threat), probe.threat)
         known = f" with {clean(probe.probe)}" if probe.probe else ""
         worth = numbers.money(probe.value, self.assessment.register.unit)
-        why = f"Knowing it is worth up to {worth} a year to the decision. {clean(probe.why)}"
+        reason = f" {clean(probe.why).rstrip('.')}." if probe.why else ""
+        why = f"Knowing it is worth up to {worth} a year to the decision.{reason}"
         again = any(risk.threat == probe.threat and risk.state == "measured" for risk in self.assessment.register.risks)
         verb = "Measure more closely" if again else "Measure"
-        return Step("Measure", f"{verb}: {clean(name)} by {clean(probe.actor)}{known}", why.strip(), probe.threat)
+        return Step("Measure", f"{verb}: {clean(name)} by {clean(probe.actor)}{known}", why, probe.threat)
 
     def _controls(self) -> list[Step]:
         """For each of the largest measured risks, the catalogue's controls that the system does not state yet."""
@@ -326,6 +334,10 @@ def _standing(assessment: Assessment, threat: Threat, risks: Sequence[Risk]) -> 
     probes = ", ".join(threat.probes)
     reason = f"no probe ran for it (the catalogue names {probes})" if probes else "no probe ran for it"
     return Standing(threat, "unmeasured", reason, measured, gaps, tuple(risks))
+
+
+def _alternating(first: Sequence[Step], second: Sequence[Step]) -> Iterable[Step]:
+    return (step for pair in zip_longest(first, second) for step in pair if step)
 
 
 def _listed(metrics: Sequence[Metric]) -> str:
