@@ -40,14 +40,14 @@ def gate(
     from holdfast.reports.sarif import render_sarif
 
     judged = read_assessment(assessment)
+    if system:
+        check_current(judged, system, trust or ())
     result = apply_gate(judged, read_policy(policy))
     if junit:
-        breached = [(item.threat, item.message) for item in result.findings if item.threat and item.outcome == "breached"]
+        breached = [(item.threat or "", item.message) for item in result.findings if item.outcome == "breached"]
         write_text(junit, render_junit(judged, breached))
     if sarif:
         write_text(sarif, render_sarif(judged))
-    if system:
-        check_current(judged, system, trust or ())
     if json:
         emit_json({**result.model_dump(mode="json"), "verdict": result.verdict})
     else:
