@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from holdfast.artifacts.allowlist import allowed_uses, current, key_of
 from holdfast.artifacts.checking import FileCheck, pickle_bytes
+from holdfast.artifacts.objects import check_objects
 from holdfast.artifacts.pickles import BOUND_METHODS, WRAPPER
 from holdfast.core.errors import HoldfastError, InvalidModel, MissingExtra, UnsafeFile
 
@@ -46,6 +47,8 @@ def load_object(check: FileCheck) -> Any:
         ) from error
     import numpy as np
 
+    if not check.unlisted:
+        check_objects(value, source)
     return value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.dtype == object and value.size == 1 else value
 
 

@@ -382,6 +382,13 @@ def _text(machine: _Machine, size: int) -> None:
         machine.push(machine.take(size).decode("utf-8", "surrogatepass"))
 
 
+def _text_line(machine: _Machine) -> None:
+    end = machine.data.index(b"\n", machine.position)
+    taken = machine.data[machine.position : min(end, machine.position + LONGEST_TEXT)]
+    machine.push(taken.decode("raw-unicode-escape") if end - machine.position <= LONGEST_TEXT else OPAQUE)
+    machine.position = end + 1
+
+
 def _bytes(machine: _Machine, size: int) -> None:
     machine.skip(size)
     machine.push(OPAQUE)
@@ -523,7 +530,7 @@ STEPS: dict[int, Step] = {
         pickle.LONG4: lambda m: _long(m, m.number("<i")),
         pickle.FLOAT: lambda m: m.push(float(m.line())),
         pickle.BINFLOAT: lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-        pickle.UNICODE: lambda m: m.push(m.line().decode("raw-unicode-escape")),
+        pickle.UNICODE: _text_line,
         pickle.SHORT_BINUNICODE: lambda m: _text(m, m.number("<B")),
         pickle.BINUNICODE: lambda m: _text(m, m.number("<I")),
         pickle.BINUNICODE8: lambda m: _text(m, m.number("<Q")),
