@@ -66,8 +66,7 @@ def test_rows_are_the_evaluated_members_and_carry_only_ids(overfitted, strong):
     assert set(units) <= set(overfitted.train.ids)
     assert len(units) == len(set(units))
     assert sum(row.success for row in strong.rows) == strong.metric("TPR at 1 % FPR").successes
-    assert strong.axis == "queries"
-    assert strong.tested == 1.0
+    assert strong.axis == ""  # one question a record is all there is to ask, so no reach stays untested
     assert strong.chance >= 0.01
     assert all(not row.detail for row in strong.rows)
 

@@ -103,8 +103,6 @@ class AttributeInference:
             threats=self.threats,
             status="measured",
             reason="; ".join(_limits(target, own, worst, skipped)),
-            axis="queries",
-            tested=float(worst.guesses.candidates),
             rows=_rows(worst, seed),
             chance=float(worst.baseline.mean()),
             strength="moderate",

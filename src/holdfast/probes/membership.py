@@ -129,8 +129,6 @@ class MembershipInference:
             threats=self.threats,
             status="measured",
             reason=_limits(gate, why_not, censored, records, members, train, holdout),
-            axis="queries",
-            tested=1.0,
             rows=rows,
             chance=max(lowest, best.lowest.false_positive.value),
             strength="weak" if shadows is None else "strong",
