@@ -171,7 +171,22 @@ def _read_data(system: System, root: Path) -> tuple[list[Part], list[str]]:
     if "holdout" not in roles:
         raise ConfigurationError("no holdout rows are named", where="data", hint="Add an entry with role: holdout.")
     _check_same_columns(parts)
-    return sorted(parts, key=lambda part: part.role), notes
+    return sorted(_with_pseudonyms(parts), key=lambda part: part.role), notes
+
+
+def _with_pseudonyms(parts: Sequence[Part]) -> list[Part]:
+    """Clusters under numbers, the same for the same cluster in every part: what rows share may be a patient's number."""
+    if not all(part.clusters is not None for part in parts):
+        return [
+            replace(part, clusters=None if part.clusters is None else _numbered(pd.factorize(part.clusters)[0])) for part in parts
+        ]
+    codes, _ = pd.factorize(np.concatenate([part.clusters for part in parts if part.clusters is not None]))
+    bounds = np.cumsum([len(part.labels) for part in parts])[:-1]
+    return [replace(part, clusters=_numbered(own)) for part, own in zip(parts, np.split(codes, bounds), strict=True)]
+
+
+def _numbered(codes: NDArray[np.int64]) -> NDArray[np.str_]:
+    return np.array([f"cluster-{code + 1}" for code in codes], dtype=np.str_)
 
 
 def _check_same_columns(parts: Sequence[Part]) -> None:

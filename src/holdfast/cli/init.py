@@ -1,0 +1,317 @@
+"""init: write a system file from what the files show and what only the user knows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holdfast.cli.output import DEFAULT_SYSTEM, Json, emit_json, say
+
+if TYPE_CHECKING:
+    from holdfast.assessment.inspection import Seen
+
+SCHEMA_LINE = "# yaml-language-server: $schema=https://holdfast.example/schemas/system.schema.json"
+FORMATS = {"pickle": "pickle", "compressed pickle": "joblib", "npy": "numpy_object", "onnx": "onnx"}
+ACTORS: list[dict[str, Any]] = [
+    {
+        "name": "user of the service",
+        "access": "scores",
+        "queries": {"typical": 50, "high": 500},
+        "attempts_per_year": {"low": 0.5, "high": 10},
+    },
+    {
+        "name": "supplier of training rows",
+        "access": "training rows",
+        "poison_share": {"typical": 0.005, "high": 0.03},
+        "attempts_per_year": {"low": 0.02, "high": 0.3},
+    },
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    from holdfast.cli.main import DESCRIBE
+
+    app.command("init", rich_help_panel=DESCRIBE)(init)
+
+
+def init(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Its file, FILE.py:FUNCTION, or its endpoint's URL.")],
+    data: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Files or image folders: training rows, held-out rows.")],
+    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that the model predicts.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write.")] = Path(DEFAULT_SYSTEM),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take defaults, and mark them as such.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    json: Json = False,
+) -> None:
+    """Look at the files, ask what they cannot show, and write a system file of about 20 lines."""
+    from rich.markup import escape
+
+    from holdfast.assessment.files import write_text
+    from holdfast.assessment.inspection import inspect
+    from holdfast.core.errors import ConfigurationError
+    from holdfast.threats.reader import parse_system
+
+    if output.exists() and not force:
+        raise ConfigurationError(f"{output} exists", hint="Choose another --output, or overwrite it with --force.")
+    if not yes and (json or not sys.stdin.isatty()):
+        raise ConfigurationError("nobody can be asked here", hint="Take the defaults with --yes, or run it in a terminal.")
+    root = output.resolve().parent
+    place = _place(model, root)
+    paths = [_inside(path, root) for path in data]
+    seen = inspect(root / place["path"] if "path" in place else None, [root / path for path in paths], target)
+    _require_target(seen, target)
+    if not json:
+        for line in described(seen):
+            say(escape(line))
+    answers = Answers(ask=not yes)
+    document = system_document(place, paths, seen, answers, root)
+    text = render(document)
+    parse_system(text, str(output))
+    write_text(output, text)
+    if json:
+        emit_json({"file": str(output), "seen": described(seen), "defaults": answers.defaults, "system": document})
+        return
+    say(f"Wrote {escape(str(output))}.")
+    if answers.defaults:
+        say(f"Defaults, to be replaced by what you know: {escape(', '.join(answers.defaults))}")
+    say(f"Next: holdfast threats {escape(str(output))}, then holdfast assess {escape(str(output))}")
+
+
+class Answers:
+    """What only the user knows: asked for, or taken by default and marked.
+
+    Args:
+        ask: whether there is somebody to ask.
+    """
+
+    def __init__(self, ask: bool) -> None:
+        self.ask = ask
+        self.defaults: list[str] = []
+
+    def choice(self, where: str, question: str, default: str, known: list[str]) -> str:
+        """One of the known words."""
+        if not self.ask:
+            self.defaults.append(where)
+            return default
+        while True:
+            given = str(typer.prompt(f"{question} ({' | '.join(known)})", default=default)).strip()
+            if given in known:
+                return given
+            typer.echo(f"  one of: {', '.join(known)}")
+
+    def amount(self, where: str, question: str, default: float) -> float:
+        """A positive amount."""
+        if not self.ask:
+            self.defaults.append(where)
+            return default
+        while True:
+            given = float(typer.prompt(question, default=default, type=float))
+            if 0 < given < float("inf"):
+                return given
+            typer.echo("  a number above 0")
+
+    def span(self, where: str, question: str, default: tuple[float, float]) -> dict[str, float]:
+        """A range with low and high."""
+        if not self.ask:
+            self.defaults.append(where)
+            return {"low": default[0], "high": default[1]}
+        low = self.amount(where, f"{question}: rarely less than", default[0])
+        high = self.amount(where, f"{question}: rarely more than", max(default[1], low))
+        return {"low": min(low, high), "high": max(low, high)}
+
+
+def described(seen: Seen) -> list[str]:
+    """What the files showed, in sentences."""
+    lines = []
+    if seen.check is not None:
+        lines.append(f"Model: {seen.check.format} file" + (f" of {seen.framework}" if seen.framework else ""))
+    if seen.why_closed and seen.check is not None:
+        lines.append(f"Not opened: {seen.why_closed}. If you know the file: holdfast trust {seen.check.path.name}")
+    for contents in seen.data:
+        width = contents.x.shape[1] if contents.kind == "table" else " x ".join(map(str, contents.x.shape[1:]))
+        lines.append(
+            f"Data: {contents.kind}, {len(contents):,} rows, {width} {'columns' if contents.kind == 'table' else 'values'}"
+        )
+    if seen.target:
+        lines.append(f"Target: {seen.target}")
+    if seen.classes:
+        lines.append(f"Classes: {', '.join(seen.classes[:10])}")
+    if seen.sensitive:
+        lines.append(f"Sensitive by the sound of their names: {', '.join(seen.sensitive)}")
+    return lines
+
+
+def system_document(place: dict[str, str], paths: list[str], seen: Seen, answers: Answers, root: Path) -> dict[str, Any]:
+    """The system file as a mapping, asking for what the files do not show."""
+    from holdfast.threats.catalogue import load_catalogue
+
+    words = {name: list(values) for name, values in load_catalogue().facts.items()}
+    name = root.name or "system"
+    model: dict[str, Any] = {**place, "task": "classification", "modality": seen.modality}
+    artifact = _artifact_format(seen)
+    model |= {"artifact_format": artifact} if artifact else {}
+    model |= {"recipe": seen.recipe} if seen.recipe else {}
+    data = _data_entries(paths, seen, answers, words)
+    serving = {
+        "reach": answers.choice("serving.reach", "Who can reach it", "internal", words["reach"]),
+        "auth": answers.choice("serving.auth", "How do callers prove who they are", "key", words["auth"]),
+        "returns": answers.choice(
+            "serving.returns", "What does it answer", "label" if seen.scores is False else "scores", words["returns"]
+        ),
+    }
+    lifecycle = {"retrain": answers.choice("lifecycle.retrain", "How is it trained again", "scheduled", words["retrain"])}
+    people = {
+        "affects_people": answers.choice("people.affects_people", "Does it affect people", "direct", words["affects_people"])
+    }
+    impact = {}
+    unit = "EUR"
+    for goal, meaning, low, high in (
+        ("integrity", "a wrong decision somebody forced", 1000, 100000),
+        ("confidentiality", "a leak of personal data or of the model", 10000, 1000000),
+        ("availability", "the service being down or useless", 1000, 60000),
+    ):
+        impact[goal] = {
+            "per_event": {**answers.span(f"impact.{goal}", f"Loss in {unit} of {meaning}", (low, high)), "unit": unit}
+        }
+    appetite = {"annual_loss": answers.amount("appetite", f"Yearly loss in {unit} that is acceptable", 100000), "at": 0.95}
+    answers.defaults.append("actors")
+    return {
+        "system": name,
+        "model": model,
+        "data": data,
+        "serving": serving,
+        "lifecycle": lifecycle,
+        "people": people,
+        "actors": [{**ACTORS[0], "access": "labels" if serving["returns"] == "label" else "scores"}, ACTORS[1]],
+        "impact": impact,
+        "appetite": appetite,
+        **({"defaults": answers.defaults} if answers.defaults else {}),
+    }
+
+
+def render(document: dict[str, Any]) -> str:
+    """YAML with a comment for each section. Every name and value goes through the YAML writer, which quotes what needs it."""
+    comments = {
+        "system": "What is assessed. Every field is described at https://holdfast.example/docs/reference/system-file/",
+        "model": "recipe: how it is trained (clone refits it), so that shadow models and poisoned twins can be trained alike.",
+        "data": "role: was the model trained on these rows? sensitive: must not leak. groups: must not be harmed unequally.",
+        "serving": "Facts left out are unknown and exclude no threat; holdfast threats says which ones would decide something.",
+        "actors": "Who may attack; ranges are what you expect to be exceeded in 95 % and in 5 % of years.",
+        "impact": "The loss of one event, as a range: rarely less than low, rarely more than high.",
+        "appetite": "The yearly loss that may be exceeded with 5 % probability at most.",
+        "defaults": "These fields are guesses of the tool. Replace them, then take them off this list.",
+    }
+    lines = [SCHEMA_LINE]
+    for key, value in document.items():
+        if key in comments:
+            lines.append(f"# {comments[key]}")
+        if key in ("data", "actors"):
+            lines.append(f"{key}:")
+            lines += [f"  - {_flow(item)}" for item in value]
+        elif key == "impact":
+            lines.append(f"{key}:")
+            lines += [f"  {goal}: {_flow(item)}" for goal, item in value.items()]
+        else:
+            lines.append(f"{key}: {_flow(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _flow(value: Any) -> str:
+    """One line of YAML."""
+    import yaml
+
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=False, sort_keys=False).strip()
+    return text.removesuffix("...").strip()
+
+
+def _data_entries(paths: list[str], seen: Seen, answers: Answers, words: dict[str, list[str]]) -> list[dict[str, Any]]:
+    roles = _roles(paths, seen, answers)
+    personal = "health" if "health" in seen.kinds else "personal" if seen.kinds else "internal"
+    sensitivity = answers.choice("data_sensitivity", "How sensitive are the data", personal, words["data_sensitivity"])
+    entries: list[dict[str, Any]] = []
+    for index, path in enumerate(paths):
+        entry: dict[str, Any] = {"name": roles[index] or f"data{index + 1 if index else ''}", "path": path}
+        entry |= {"role": roles[index]} if roles[index] else {}
+        entry |= {"split": seen.split} if seen.split and not roles[index] else {}
+        if seen.target is not None:
+            entry["target"] = seen.target
+        for key, columns in (("sensitive", seen.sensitive), ("groups", seen.groups), ("drop", seen.dropped)):
+            entry |= {key: columns} if columns else {}
+        entry |= {"cluster": seen.clusters} if seen.clusters else {}
+        if not index:
+            entry["data_sensitivity"] = sensitivity
+        entries.append(entry)
+    first = str(entries[0]["name"])
+    answers.defaults = [f"data.{first}.{mark}" if mark == "data_sensitivity" else mark for mark in answers.defaults]
+    return entries
+
+
+def _roles(paths: list[str], seen: Seen, answers: Answers) -> list[str | None]:
+    """`train`, `holdout`, or None where a split column says it."""
+    if len(paths) == 1 and seen.split:
+        return [None]
+    hints = {"train": ("train", "fit"), "holdout": ("holdout", "test", "valid", "eval")}
+    found = [next((role for role, words in hints.items() if any(word in path.lower() for word in words)), None) for path in paths]
+    if len(paths) == 1:
+        guess = found[0] or "holdout"
+        return [
+            answers.choice(
+                "data.0.role", f"train: the model was trained on {paths[0]}; holdout: it was not", guess, ["train", "holdout"]
+            )
+        ]
+    if set(found) == {"train", "holdout"} and len(found) == 2:
+        return list(found)
+    return [
+        answers.choice(
+            f"data.{index}.role", f"Was the model trained on {path}", "holdout" if index else "train", ["train", "holdout"]
+        )
+        for index, path in enumerate(paths)
+    ]
+
+
+def _artifact_format(seen: Seen) -> str | None:
+    if seen.check is None:
+        return None
+    if seen.check.format.startswith("torch"):
+        return "torch"
+    if seen.check.format == "pickle" and any(name.startswith("joblib.") for name in seen.check.globals):
+        return "joblib"
+    return FORMATS.get(seen.check.format)
+
+
+def _place(model: str, root: Path) -> dict[str, str]:
+    if model.startswith(("http://", "https://")):
+        return {"endpoint": model}
+    file, _, function = model.rpartition(":")
+    if file.endswith(".py") and function.isidentifier():
+        return {"entry": f"{_inside(Path(file), root)}:{function}"}
+    return {"path": _inside(Path(model), root)}
+
+
+def _inside(path: Path, root: Path) -> str:
+    from holdfast.core.errors import ConfigurationError
+
+    if not path.exists():
+        raise ConfigurationError("no such file", where=str(path))
+    real = path.resolve()
+    if not real.is_relative_to(root):
+        raise ConfigurationError(
+            f"lies outside {root}", where=str(path), hint="Write the system file above its files: --output FOLDER/holdfast.yaml."
+        )
+    return real.relative_to(root).as_posix()
+
+
+def _require_target(seen: Seen, target: str | None) -> None:
+    from holdfast.core.errors import ConfigurationError
+
+    if seen.data[0].kind != "table":
+        return
+    columns = [str(name) for name in seen.data[0].x.columns]
+    if target is not None and target not in columns:
+        raise ConfigurationError(f"no column {target!r}", where="--target", hint=f"Columns: {', '.join(columns[:20])}")
+    if seen.target is None:
+        raise ConfigurationError("which column the model predicts cannot be seen", hint="Name it: --target COLUMN.")
