@@ -15,7 +15,7 @@ from holdfast.core.probe import Budget, Probe
 from holdfast.core.progress import Silent
 from holdfast.core.target import Dataset
 from holdfast.probes import label_flipping
-from holdfast.probes.label_flipping import LabelFlipping
+from holdfast.probes.label_flipping import LabelFlipping, recall_lost
 
 QUICK = Budget(level="quick", rows=64, queries=300, repeats=3, shadows=8)
 
@@ -66,6 +66,32 @@ def test_a_robust_learner_holds_out_longer():
     evidence = LabelFlipping().run(made_target(KNeighborsClassifier(101), blobs(2000, 0), train=1000), QUICK, 0, Silent())
     assert evidence.metric("accuracy lost at 10 % flipped", "strategy: random").value < 0.01
     assert all(row.capability is None or row.capability > 0.1 for row in evidence.rows)
+
+
+def test_a_rare_class_lost_counts_though_accuracy_hardly_falls():
+    """One row in eight is of the second class and hard to tell: forgetting it costs little accuracy and much recall."""
+    random = np.random.default_rng(5)
+    y = (random.random(3000) < 0.12).astype(np.int64)
+    x = random.normal(size=(3000, 1)) + 1.6 * y[:, None]
+    data = Dataset(name="r", x=x, y=y, classes=("a", "b"), ids=np.arange(3000).astype(str))
+    evidence = LabelFlipping().run(made_target(KNeighborsClassifier(3), data, train=1500), QUICK, 0, Silent())
+    assert evidence.metric("accuracy lost at 10 % flipped", "strategy: directed").value < 0.02
+    assert evidence.metric("mean recall lost at 10 % flipped", "strategy: directed").low > 0.02
+    assert all(row.success for row in evidence.rows)
+
+
+def test_the_loss_of_recall_is_the_difference_of_the_recalls_and_its_interval_covers():
+    random = np.random.default_rng(6)
+    y = np.repeat([0, 1, 2], [400, 90, 30])
+    missed = 0
+    for _ in range(400):
+        clean, poisoned = random.random(520) < 0.8, random.random(520) < np.array([0.8, 0.7, 0.5])[y]
+        lost, low, high = recall_lost(clean, poisoned, y, None)
+        missed += not low <= (0 + 0.1 + 0.3) / 3 <= high
+    assert lost == pytest.approx(np.mean([clean[y == c].mean() - poisoned[y == c].mean() for c in range(3)]))
+    assert missed <= 36
+    copied = recall_lost(np.repeat(clean, 3), np.repeat(poisoned, 3), np.repeat(y, 3), np.repeat(np.arange(520).astype(str), 3))
+    assert copied[2] - copied[1] == pytest.approx(high - low, rel=0.01)
 
 
 def test_without_flips_no_run_is_harmed(fragile, monkeypatch):

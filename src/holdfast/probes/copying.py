@@ -62,7 +62,7 @@ class ModelCopying:
         most = min(budget.queries, len(target.holdout) // 2)
         fits = modes * steps * (budget.repeats + 2)
         return Work(
-            predictions=budget.repeats * most + min(MOST_JUDGED, len(target.holdout) // 2), seconds=fits * (0.1 + most / 3000)
+            predictions=budget.repeats * most + min(MOST_JUDGED, len(target.holdout) // 2), seconds=fits * (0.05 + most / 4000)
         )
 
     def run(self, target: Target, budget: Budget, seed: int, progress: Progress) -> Evidence:

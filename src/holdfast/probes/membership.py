@@ -324,7 +324,7 @@ def _limits(
             "attack a little"
         ]
     if gate.repeated:
-        limits.append(f"{gate.repeated} rows whose inputs occur more than once were set aside")
+        limits.append(f"{gate.repeated} rows were set aside because others have the same inputs")
     if gate.near_copies:
         limits.append("near-copies seem to lie in both train and holdout, so leakage is understated; split by person")
     if censored > 0.01:

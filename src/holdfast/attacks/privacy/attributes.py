@@ -6,6 +6,7 @@ records. Both know the other fields, the label, and a sample of other people wit
 alone; the other also asks the model for each record with every candidate value filled in, and
 
 - `posterior`: weighs the prior of the other fields by how well each candidate explains the label (Fredrikson et al. 2014);
+- `evidence`: weighs the imputer's own posterior by it, which seldom does worse than the imputer;
 - `memory`: takes the candidate that makes the model surest of the label, which finds remembered records, and the imputer's
   guess among those that do so equally (Yeom et al. 2018, section 5);
 - `stacked`: learns from the sample how the answers bear on the field.
@@ -29,7 +30,7 @@ from holdfast.core.target import Dataset
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
-STRATEGIES = ("posterior", "memory", "stacked")
+STRATEGIES = ("posterior", "evidence", "memory", "stacked")
 MOST_VALUES = 10
 """Distinct values up to which a field is guessed exactly; numbers with more are guessed as one of `BANDS` bands."""
 BANDS = 5
@@ -165,12 +166,13 @@ class FieldGuesser:
         fit = self._explains(answers, victims.y)
         imputed = self._imputer.shares(others)
         with np.errstate(divide="ignore"):
-            prior = np.log(self._prior.shares(others[:, :-1]))
+            prior, posterior = np.log(self._prior.shares(others[:, :-1])), np.log(imputed)
         return Guesses(
             truth=truth,
             imputer=imputed.argmax(axis=1),
             with_model={
                 "posterior": (prior + fit).argmax(axis=1),
+                "evidence": (posterior + fit).argmax(axis=1),
                 "memory": np.where(fit >= fit.max(axis=1, keepdims=True) - 1e-9, imputed, -1.0).argmax(axis=1),
                 "stacked": self._stacked.predict(np.column_stack([others, answers])),
             },

@@ -5,7 +5,7 @@ the model's memory, and its result is void. The gate
 
 1. sets aside rows whose inputs occur more than once in train and holdout together: their membership is ambiguous, and
    dropping them on one side only would itself make the sides differ. Where both sides declare clusters and all copies
-   belong to one cluster, such as the years of one person, nothing is ambiguous and the first copy stands for all;
+   belong to one cluster on one side, such as the years of one person, the first copy stands for all;
 2. trains a classifier, without the model, to tell the remaining train rows from holdout rows, label included, by
    cross-validation that keeps clusters together;
 3. reads the area under its ROC curve, fold by fold, with its interval.
@@ -107,7 +107,8 @@ def _once(train: Dataset, holdout: Dataset) -> tuple[NDArray[np.int64], NDArray[
     if train.clusters is not None and holdout.clusters is not None:
         _, cluster = np.unique(np.concatenate([train.clusters, holdout.clusters]), return_inverse=True)
         within = np.ones(len(counts), dtype=bool)
-        within[place[cluster != cluster[first][place]]] = False
+        side = np.arange(len(place)) < len(train)
+        within[place[(cluster != cluster[first][place]) | (side != side[first][place])]] = False
         single = within[place] & (first[place] == np.arange(len(place)))
     return np.flatnonzero(single[: len(train)]), np.flatnonzero(single[len(train) :])
 
