@@ -82,7 +82,7 @@ def init(
 
 
 class Answers:
-    """What only the user knows: asked for, or taken by default and marked.
+    """What only the user knows: asked for, or taken by default and marked. Defaults are cautious: none excludes a threat.
 
     Args:
         ask: whether there is somebody to ask.
@@ -131,6 +131,8 @@ def described(seen: Seen) -> list[str]:
         lines.append(f"Model: {seen.check.format} file" + (f" of {seen.framework}" if seen.framework else ""))
     if seen.why_closed and seen.check is not None:
         lines.append(f"Not opened: {seen.why_closed}. If you know the file: holdfast trust {seen.check.path.name}")
+    if seen.check is not None and seen.check.format == "torch":
+        lines.append("To add: model.factory: FILE.py:FUNCTION, the code that builds the module of a state dict")
     for contents in seen.data:
         width = contents.x.shape[1] if contents.kind == "table" else " x ".join(map(str, contents.x.shape[1:]))
         lines.append(
@@ -157,8 +159,8 @@ def system_document(place: dict[str, str], paths: list[str], seen: Seen, answers
     model |= {"recipe": seen.recipe} if seen.recipe else {}
     data = _data_entries(paths, seen, answers, words)
     serving = {
-        "reach": answers.choice("serving.reach", "Who can reach it", "internal", words["reach"]),
-        "auth": answers.choice("serving.auth", "How do callers prove who they are", "key", words["auth"]),
+        "reach": answers.choice("serving.reach", "Who can reach it", "internet", words["reach"]),
+        "auth": answers.choice("serving.auth", "How do callers prove who they are", "none", words["auth"]),
         "returns": answers.choice(
             "serving.returns", "What does it answer", "label" if seen.scores is False else "scores", words["returns"]
         ),
@@ -209,6 +211,8 @@ def render(document: dict[str, Any]) -> str:
     for key, value in document.items():
         if key in comments:
             lines.append(f"# {comments[key]}")
+        if key == "model" and value.get("artifact_format") == "torch":
+            lines.append("# To add for a state dict: factory: FILE.py:FUNCTION, the code that builds its module.")
         if key in ("data", "actors"):
             lines.append(f"{key}:")
             lines += [f"  - {_flow(item)}" for item in value]
