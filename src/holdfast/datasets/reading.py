@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from holdfast.core.errors import ConfigurationError, InvalidData
 from holdfast.datasets.array_files import read_npz
+from holdfast.datasets.description import DataDescription
 from holdfast.datasets.images import read_image_folder
 from holdfast.datasets.table_files import MOST_BYTES, read_arrow, read_csv, read_parquet
-from holdfast.threats.system import DataSection
 
 Role = Literal["train", "holdout"]
 INPUTS = ("x", "X", "images", "data", "features")
@@ -113,7 +113,7 @@ def identify_data(data: bytes) -> str:
     return next((kind for start, kind in magic.items() if data.startswith(start)), "csv")
 
 
-def read_parts(section: DataSection, path: Path) -> tuple[list[Part], list[str]]:
+def read_parts(section: DataDescription, path: Path) -> tuple[list[Part], list[str]]:
     """The rows of a data entry by role, and what had to be assumed.
 
     Args:
@@ -173,13 +173,15 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], digest: str, source: str) -
     return Contents(kind="array", x=np.ascontiguousarray(floats), labels=y, columns=rest, digest=digest)
 
 
-def _named_columns(section: DataSection) -> dict[str, list[str]]:
+def _named_columns(section: DataDescription) -> dict[str, list[str]]:
     single = {"target": section.target, "id": section.id, "cluster": section.cluster, "split": section.split}
     lists = {"groups": section.groups, "sensitive": section.sensitive, "drop": section.drop}
-    return {**{option: [name] for option, name in single.items() if name is not None}, **lists}
+    return {option: [name] for option, name in single.items() if name is not None} | {
+        key: list(value) for key, value in lists.items()
+    }
 
 
-def _require_column(name: str, known: list[Any], contents: Contents, section: DataSection, option: str) -> None:
+def _require_column(name: str, known: list[Any], contents: Contents, section: DataDescription, option: str) -> None:
     if name in known or (contents.kind != "table" and option == "target"):
         return
     close = difflib.get_close_matches(name, [str(column) for column in known], n=1)
@@ -187,7 +189,7 @@ def _require_column(name: str, known: list[Any], contents: Contents, section: Da
     raise ConfigurationError(f"{section.path} has no column {name!r}", where=f"data.{section.name}.{option}", hint=hint)
 
 
-def _labels(contents: Contents, section: DataSection) -> NDArray[Any]:
+def _labels(contents: Contents, section: DataDescription) -> NDArray[Any]:
     if contents.labels is not None:
         labels = contents.labels
     elif section.target is None:
@@ -208,7 +210,7 @@ def _labels(contents: Contents, section: DataSection) -> NDArray[Any]:
     return np.asarray(labels)
 
 
-def _row_ids(contents: Contents, section: DataSection, columns: Mapping[str, Any]) -> NDArray[np.str_]:
+def _row_ids(contents: Contents, section: DataDescription, columns: Mapping[str, Any]) -> NDArray[np.str_]:
     """The id column where one is named, else the entry's name and the row's number, which tell nothing about the row."""
     if section.id is None:
         return np.array([f"{section.name}-{row}" for row in range(1, len(contents) + 1)], dtype=np.str_)
@@ -224,7 +226,7 @@ def _row_ids(contents: Contents, section: DataSection, columns: Mapping[str, Any
 
 
 def _roles(
-    contents: Contents, section: DataSection, columns: Mapping[str, Any], notes: list[str]
+    contents: Contents, section: DataDescription, columns: Mapping[str, Any], notes: list[str]
 ) -> list[tuple[Role, NDArray[np.int64]]]:
     if section.split is None:
         role = section.role
@@ -246,7 +248,7 @@ def _roles(
     return [(role, np.flatnonzero(values == role)) for role in roles if (values == role).any()]
 
 
-def _inputs(contents: Contents, section: DataSection, rows: NDArray[np.int64]) -> Any:
+def _inputs(contents: Contents, section: DataDescription, rows: NDArray[np.int64]) -> Any:
     if contents.kind != "table":
         return contents.x[rows] if len(rows) < len(contents) else contents.x
     out = {section.target, section.id, section.cluster, section.split, *section.drop}
@@ -256,7 +258,7 @@ def _inputs(contents: Contents, section: DataSection, rows: NDArray[np.int64]) -
     return contents.x[kept].iloc[rows].reset_index(drop=True)
 
 
-def _groups(section: DataSection, columns: Mapping[str, Any], rows: NDArray[np.int64]) -> pd.DataFrame | None:
+def _groups(section: DataDescription, columns: Mapping[str, Any], rows: NDArray[np.int64]) -> pd.DataFrame | None:
     if not section.groups:
         return None
     frame = pd.DataFrame({name: np.asarray(columns[name]) for name in section.groups})
@@ -267,7 +269,7 @@ def _text(values: NDArray[Any]) -> NDArray[np.str_]:
     return np.array([str(value) for value in values], dtype=np.str_)
 
 
-def _part_digest(digest: str, section: DataSection, role: Role) -> str:
+def _part_digest(digest: str, section: DataDescription, role: Role) -> str:
     """Of the bytes and of everything in the entry that decides which rows and columns this part has."""
     decides = [section.target, section.split, role, section.id, section.cluster, sorted(section.drop), sorted(section.groups)]
     return hashlib.sha256(json.dumps([digest, *decides]).encode()).hexdigest()
