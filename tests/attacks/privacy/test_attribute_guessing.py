@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from holdfast.attacks.privacy.attributes import Candidates, FieldGuesser
+from holdfast.attacks.privacy.attributes import Candidates, FieldGuesser, FieldModel
 from holdfast.core.errors import Inconclusive, InvalidData, QueryBudgetExceeded
 from holdfast.core.oracle import Access, Oracle
 from holdfast.core.target import Dataset
@@ -112,3 +114,27 @@ def test_what_cannot_be_guessed_is_refused():
     small = own.take(np.arange(20))
     with pytest.raises(Inconclusive, match="records have a value"):
         FieldGuesser(Oracle(Tells(own, 1.0), Access.SCORES, 20), small, "secret", seed=0)
+
+
+def test_several_records_of_one_person_do_not_teach_the_imputer_people():
+    base = secrets(400, 2)
+    many = base.take(np.repeat(np.arange(400), 6))
+    chosen, trusted = {}, {}
+    for name, sample in (("people", replace(many, clusters=many.ids)), ("rows", many)):
+        model = Tells(base, 0.0, Access.SCORES, base)
+        oracle = Oracle(model, Access.SCORES, len(sample))
+        guesser = FieldGuesser(oracle, sample, "secret", seed=0)
+        chosen[name], trusted[name] = int(oracle.cost.queries.sum()), guesser._imputer.trust
+    assert chosen == {"people": 1200, "rows": 7200}
+    assert trusted["people"] == 0
+    assert trusted["rows"] > 0.5
+
+
+def test_a_field_model_is_trusted_as_far_as_it_is_right():
+    random = np.random.default_rng(0)
+    features, codes = random.normal(size=(600, 3)), random.choice([0, 1, 2], 600, p=[0.6, 0.3, 0.1])
+    noise = FieldModel.fitted(features, codes, None, 0)
+    assert noise.trust == 0
+    assert noise.shares(features[:1])[0] == pytest.approx(np.bincount(codes) / 600)
+    known = FieldModel.fitted(np.column_stack([features, codes + 0.1 * random.normal(size=600)]), codes, None, 0)
+    assert known.trust == 1

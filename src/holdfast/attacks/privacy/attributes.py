@@ -25,7 +25,7 @@ from holdfast.attacks.features import Booster, Encoder
 from holdfast.attacks.privacy.signals import censor, true_class_logit
 from holdfast.core.errors import Inconclusive, InvalidData
 from holdfast.core.oracle import Access, Oracle
-from holdfast.core.seeds import derive
+from holdfast.core.seeds import derive, generator
 from holdfast.core.target import Dataset
 
 Floats = NDArray[np.float64]
@@ -34,9 +34,9 @@ STRATEGIES = ("posterior", "evidence", "memory", "stacked")
 MOST_VALUES = 10
 """Distinct values up to which a field is guessed exactly; numbers with more are guessed as one of `BANDS` bands."""
 BANDS = 5
-RARE = 20
-"""Records of the rarest value below which none can be spared to stop training by. Where they can, training stops before the
-imputer grows surer than it is right, which serves imputation and lets the model's answers weigh what they should."""
+FOLDS = 3
+TRUST = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+"""How far the attacker's model of the field is trusted over the field's frequencies; the best in cross-validation is used."""
 BATCH = 4096
 
 
@@ -110,12 +110,50 @@ class Guesses:
     candidates: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class FieldModel:
+    """A boosted model of the field, drawn towards the field's frequencies as far as cross-validation asks for.
+
+    Boosting on a few hundred records is surer than it is right. An imputer that is not makes a stronger baseline, and
+    lets the model's answers weigh what they should.
+    """
+
+    model: Booster
+    frequencies: Floats
+    trust: float
+
+    @classmethod
+    def fitted(cls, features: Floats, codes: Codes, categorical: list[bool] | None, seed: int) -> FieldModel:
+        """Trained on (n, d) features and (n,) candidates, each of which occurs."""
+        frequencies = np.bincount(codes) / len(codes)
+        fold = generator(seed, "folds").permutation(np.arange(len(codes)) % FOLDS)
+        held = np.full(len(codes), np.nan)
+        for index in range(FOLDS):
+            kept, left = fold != index, fold == index
+            if len(np.unique(codes[kept])) < len(frequencies):
+                continue
+            model = Booster(categorical, derive(seed, index), learning_rate=0.05).fit(features[kept], codes[kept])
+            held[left] = model.shares(features[left])[np.arange(left.sum()), codes[left]]
+        seen = ~np.isnan(held)
+        losses = {
+            trust: -float(np.log(trust * held[seen] + (1 - trust) * frequencies[codes[seen]]).mean()) if seen.any() else 0.0
+            for trust in TRUST
+        }
+        model = Booster(categorical, seed, learning_rate=0.05).fit(features, codes)
+        return cls(model=model, frequencies=frequencies, trust=min(TRUST, key=lambda trust: losses[trust]))
+
+    def shares(self, features: Floats) -> Floats:
+        """(n, candidates) probabilities."""
+        return self.trust * self.model.shares(features) + (1 - self.trust) * self.frequencies
+
+
 class FieldGuesser:
     """Prepares both attackers on a sample of people whose field is known, then lets them guess that of others.
 
     Args:
         oracle: of the served model, over the sample's rows; each costs one query a candidate.
-        sample: the attacker's own records, disjoint from all victims.
+        sample: the attacker's own records, disjoint from all victims. Of each cluster one record is used: several of one
+            person would teach the imputer to recognise people instead of the field.
         column: the sensitive field.
         seed: of the attackers' training.
 
@@ -127,9 +165,10 @@ class FieldGuesser:
     def __init__(self, oracle: Oracle, sample: Dataset, column: str, *, seed: int) -> None:
         if not sample.is_table or column not in sample.x.columns:
             raise InvalidData(f"column {column!r} is not a column of a table")
-        self.candidates = Candidates.of(sample.x, column)
+        apart = _one_a_cluster(sample, seed)
+        self.candidates = Candidates.of(sample.x.iloc[apart], column)
         codes = self.candidates.codes(sample.x)
-        known = np.flatnonzero(codes >= 0)
+        known = apart[codes[apart] >= 0]
         if len(known) < 50:
             raise Inconclusive(f"only {len(known)} of the attacker's records have a value of {column!r}")
         self._codes = codes[known]
@@ -174,18 +213,17 @@ class FieldGuesser:
                 "posterior": (prior + fit).argmax(axis=1),
                 "evidence": (posterior + fit).argmax(axis=1),
                 "memory": np.where(fit >= fit.max(axis=1, keepdims=True) - 1e-9, imputed, -1.0).argmax(axis=1),
-                "stacked": self._stacked.predict(np.column_stack([others, answers])),
+                "stacked": self._stacked.shares(np.column_stack([others, answers])).argmax(axis=1),
             },
             candidates=len(self.candidates.values),
         )
 
-    def _learn(self, name: str, features: Floats, seed: int) -> Booster:
+    def _learn(self, name: str, features: Floats, seed: int) -> FieldModel:
         """The attacker's model of the field on encoded other fields and whatever columns follow them."""
         mask = self._encoder.categorical
         extra = features.shape[1] - (0 if mask is None else len(mask))
         categorical = None if mask is None else [*mask, *[False] * extra]
-        rare = int(np.bincount(self._codes).min()) < RARE
-        return Booster(categorical, derive(seed, name), learning_rate=0.05, early_stopping=not rare).fit(features, self._codes)
+        return FieldModel.fitted(features, self._codes, categorical, derive(seed, name))
 
     def _others(self, data: Dataset) -> Floats:
         """(n, d + 1) the other fields and, last, the label."""
@@ -212,3 +250,12 @@ class FieldGuesser:
         if self._access >= Access.SCORES:
             return np.asarray(-np.logaddexp(0.0, -answers), dtype=np.float64)
         return np.asarray(self._meaning[answers, y[:, None]], dtype=np.float64)
+
+
+def _one_a_cluster(data: Dataset, seed: int) -> Codes:
+    """The index of one random row of each cluster, in order; of all rows when they are independent."""
+    if data.clusters is None:
+        return np.arange(len(data))
+    order = generator(seed, "one a cluster").permutation(len(data))
+    _, first = np.unique(data.clusters[order], return_index=True)
+    return np.sort(order[first])
