@@ -91,10 +91,12 @@ def _insert_key(text: str, node: yaml.MappingNode, key: str, rendered: str) -> s
     return _after_line(text, _end(node), f"{' ' * column}{key}: {rendered}")
 
 
-def _before_bracket(text: str, node: yaml.Node, rendered: str) -> str:
+def _before_bracket(text: str, node: yaml.CollectionNode, rendered: str) -> str:
     place = node.end_mark.index - 1
-    ended = text[:place].rstrip().endswith(",")
-    comma = "" if not node.value or ended else ", "
+    last = node.value[-1] if node.value else None
+    last = last[1] if isinstance(last, tuple) else last
+    ended = last is not None and "," in re.sub("#.*", "", text[last.end_mark.index : place])
+    comma = "" if last is None or ended else ", "
     return text[:place] + comma + (" " if ended else "") + rendered + text[place:]
 
 
@@ -132,12 +134,17 @@ def _nested(path: Path, value: Any) -> str:
 def _render(value: Any) -> str:
     if isinstance(value, str):
         meant = yaml.safe_load(value) if _PLAIN.fullmatch(value) else None
-        return value if isinstance(meant, str) else json.dumps(value)
+        return value if isinstance(meant, str) else _quoted(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_render(item)}" for key, item in value.items()) + "}"
     if isinstance(value, Sequence):
         return "[" + ", ".join(_render(item) for item in value) + "]"
     return json.dumps(value)
+
+
+def _quoted(value: str) -> str:
+    """A double-quoted scalar; JSON's escapes are YAML's, but for pairs of surrogates."""
+    return '"' + "".join(character if ord(character) > 0xFFFF else json.dumps(character)[1:-1] for character in value) + '"'
 
 
 def _get(tree: Any, path: Path) -> Any:
