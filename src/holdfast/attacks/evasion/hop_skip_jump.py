@@ -1,6 +1,7 @@
 """HopSkipJump: evasion by labels alone, for all samples at once, within an exact number of queries each.
 
-1. Find a misclassified valid start for each sample: the nearest given row of another class, or a random input.
+1. Find a misclassified valid start for each sample: a random input within the radius, the nearest given row of another
+   class, or a random input from anywhere.
 2. Walk towards the original until the label flips back (bisection).
 3. Ask about random inputs around that point; their labels give the boundary's direction.
 4. Step along it, halving the step until the input is misclassified, and go on with 2 until the queries are spent.
@@ -14,6 +15,7 @@ step 3; and those inputs lie further from the boundary, so that bisection need n
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +24,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from holdfast.attacks.base import Attack
+from holdfast.attacks.evasion.corners import corner_draws
 from holdfast.core.domain import Domain
 from holdfast.core.errors import ConfigurationError
 from holdfast.core.oracle import Access, Array, Oracle
@@ -32,6 +35,10 @@ NUMBERS_AT_ONCE = 2**22
 """Most array elements in one model call; larger requests are cut, without changing what is asked."""
 HALVINGS = 12
 """Step sizes that are tried before a direction is given up."""
+MOST_CANDIDATES = 64
+"""Start candidates that are asked about at once, for one sample."""
+INSIDE = 0.3
+"""Share of the features of an input within the radius that do not go to an end of what they may become."""
 PRECISION = 0.02
 """Bisection stops when the boundary is known to this share of the distance."""
 
@@ -48,7 +55,8 @@ class HopSkipJump(Attack):
         probes: inputs asked about in the first direction estimate; the t-th estimate takes sqrt(t) times as many.
         reach: distance of those inputs from the boundary, as a share of the distance to the original; None for
             2 / sqrt(d) with d features.
-        tries: most start candidates for one sample.
+        tries: most start candidates for one sample, besides those within the radius.
+        near: share of the queries that may be spent on random inputs within a finite radius; trees have pockets there.
         starts: (m, ...) rows the attacker owns, in the attack's encoding; the nearest of another class are tried first.
         start_labels: (m,) their labels.
     """
@@ -57,13 +65,14 @@ class HopSkipJump(Attack):
     probes: int = 25
     reach: float | None = None
     tries: int = 64
+    near: float = 0.0
     starts: Any = field(default=None, repr=False, compare=False)
     start_labels: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
     access = Access.LABELS
 
     def __post_init__(self) -> None:
-        if min(self.queries, self.probes, self.tries) < 1 or (self.reach is not None and not self.reach > 0):
-            raise ConfigurationError("HopSkipJump needs at least one query, probe and try, and a positive reach")
+        if min(self.queries, self.probes, self.tries) < 1 or not 0 <= self.near < 1 or not (self.reach is None or self.reach > 0):
+            raise ConfigurationError("HopSkipJump needs at least one query, probe and try, a positive reach, and near in [0, 1)")
         if self.starts is not None and (self.start_labels is None or len(self.starts) != len(self.start_labels)):
             raise ConfigurationError("each start row of HopSkipJump needs its label")
 
@@ -94,7 +103,8 @@ class _Search:
     ) -> None:
         self.attack, self.oracle, self.x, self.y, self.streams = attack, oracle, x, y, streams
         self.xp = array_namespace(x)
-        self.domain = domain.within(float("inf"))
+        self.domain = domain.within(math.inf)
+        self.ball = domain
         self.shape = tuple(x.shape[1:])
         self.features = int(np.prod(self.shape))
         self.signed = domain.norm == "linf"
@@ -129,22 +139,23 @@ class _Search:
 
     def start(self) -> None:
         """Ask about candidates, in rounds of 1, 1, 2, 4, ... for each sample, until one is misclassified."""
-        given = self._given()
-        asked, size = 0, 1
-        while asked < self.attack.tries:
+        given, near = self._given(), 0
+        if math.isfinite(self.ball.radius):
+            near = int(self.attack.near * (self.attack.queries if self.oracle.budget is None else self.oracle.budget))
+        asked = 0
+        while asked < near + self.attack.tries:
             samples = np.flatnonzero(~np.isfinite(self.size))
             samples = samples[self.left(samples) > 0]
             if not len(samples):
                 return
-            count = min(size, self.attack.tries - asked)
+            count = min(max(asked, 1), MOST_CANDIDATES, near + self.attack.tries - asked)
             width = max(1, NUMBERS_AT_ONCE // (self.features * count))
             for first in range(0, len(samples), width):
-                rows, owner = self._candidates(samples[first : first + width], given, asked, count)
+                rows, owner = self._candidates(samples[first : first + width], given, asked, count, near)
                 kept = np.arange(len(owner)) - np.searchsorted(owner, owner) < self.left(owner)
                 self.ask(rows[np.flatnonzero(kept)], owner[kept])
             self.point[samples] = self.best[samples]
             asked += count
-            size = asked
 
     def bisect(self, samples: Index) -> None:
         """Walk from each sample's point towards the original until the label flips back."""
@@ -219,17 +230,20 @@ class _Search:
             order.append(other[np.argsort(distance, kind="stable")])
         return order
 
-    def _candidates(self, samples: Index, given: list[Index], asked: int, count: int) -> tuple[Array, Index]:
-        """`count` start candidates for each sample, owner by owner: given rows while there are any, then random ones."""
+    def _candidates(self, samples: Index, given: list[Index], asked: int, count: int, near: int) -> tuple[Array, Index]:
+        """`count` start candidates for each sample, owner by owner: `near` ones, given rows, then random ones."""
         owner = np.repeat(samples, count)
-        number = np.tile(np.arange(asked, asked + count), len(samples))
+        turn = np.tile(np.arange(asked, asked + count), len(samples))
         uniform = self.streams.uniform(samples, (count, *self.shape)).reshape(len(owner), *self.shape)
-        shade = np.array([1.0, 8.0, 1 / 8, 0.0])[number % 4].reshape(-1, *[1] * len(self.shape))
-        drawn = np.where(shade > 0, uniform ** np.where(shade > 0, shade, 1), np.where(uniform < 0.5, 0.0, 1 - 1e-9))
-        rows = self.domain.sample(self.x[owner], drawn)
-        for place, (sample, turn) in enumerate(zip(owner, number, strict=True)):
-            if turn < len(given[sample]):
-                rows[place] = self.attack.starts[given[sample][turn]]
+        kind = (turn % 4).reshape(-1, *[1] * len(self.shape))
+        shaded = np.where(kind < 3, uniform ** np.choose(kind, [1.0, 8.0, 1 / 8, 1.0]), corner_draws(uniform))
+        rows = self.domain.sample(self.x[owner], shaded)
+        close = np.flatnonzero(turn < near)
+        if len(close):
+            rows[close] = self.ball.sample(self.x[owner[close]], corner_draws(uniform[close], INSIDE))
+        for place, (sample, number) in enumerate(zip(owner, turn - near, strict=True)):
+            if 0 <= number < len(given[sample]):
+                rows[place] = self.attack.starts[given[sample][number]]
         return self.domain.repair(self.x[owner], rows), owner
 
     def _between(self, samples: Index, far: Array, share: NDArray[np.float64]) -> Array:
@@ -251,7 +265,7 @@ class _Search:
     def _length(self, change: Array) -> NDArray[np.float64]:
         flat = self.xp.reshape(change, (change.shape[0], -1))
         size = self.xp.max(self.xp.abs(flat), axis=1) if self.signed else self.xp.sqrt(self.xp.sum(flat * flat, axis=1))
-        return np.asarray(size.detach().cpu().numpy() if hasattr(size, "detach") else size, dtype=np.float64)
+        return _plain(size)
 
     def _column(self, values: NDArray[np.float64]) -> Array:
         """(n,) numbers as an array that multiplies one sample each."""
@@ -260,3 +274,7 @@ class _Search:
     def _like(self, values: NDArray[np.float64]) -> Array:
         device = {"device": self.x.device} if hasattr(self.x, "detach") else {}
         return self.xp.asarray(values, dtype=self.x.dtype, **device)
+
+
+def _plain(x: Array) -> NDArray[np.float64]:
+    return np.asarray(x.detach().cpu().numpy() if hasattr(x, "detach") else x, dtype=np.float64)

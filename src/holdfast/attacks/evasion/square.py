@@ -23,6 +23,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from holdfast.attacks.base import Attack
+from holdfast.attacks.evasion.corners import corner_draws
 from holdfast.core.domain import Domain
 from holdfast.core.errors import ConfigurationError
 from holdfast.core.oracle import Access, Array, Oracle
@@ -32,8 +33,6 @@ Index = NDArray[np.int64]
 Floats = NDArray[np.float64]
 HALVED_AT = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the queries after which the squares' area is halved; section 5.1."""
-EDGE = 1e-9
-"""How close to 0 and 1 the draws lie that give a domain's corners."""
 DRAWN_AT_ONCE = 2**22
 """Most random numbers that are kept ready."""
 
@@ -45,21 +44,24 @@ class Square(Attack):
     Attributes:
         queries: most queries for one sample where the run has no budget; also sets how fast squares shrink.
         share: of an input's features that the first squares cover.
+        inside: share of the changes inside a linf ball that go anywhere between its corners; trees have pockets there.
     """
 
     queries: int = 1000
     share: float = 0.8
+    inside: float = 0.0
     access = Access.SCORES
 
     def __post_init__(self) -> None:
-        if self.queries < 1 or not 0 < self.share <= 1:
-            raise ConfigurationError("Square needs at least one query and a share of the features in (0, 1]")
+        if self.queries < 1 or not 0 < self.share <= 1 or not 0 <= self.inside <= 1:
+            raise ConfigurationError("Square needs at least one query, a share of the features in (0, 1] and inside in [0, 1]")
 
     def perturb(self, oracle: Oracle, x: Array, y: NDArray[np.int64], domain: Domain, streams: SampleStreams) -> Array:
         """The input with the smallest margin found for each sample."""
         queries = self.queries if oracle.budget is None else oracle.budget
         layout = _Layout(tuple(x.shape[1:]))
-        pattern = _Tiles(layout, domain.radius) if domain.norm != "linf" and math.isfinite(domain.radius) else _Corners(layout)
+        round_ = domain.norm != "linf" and math.isfinite(domain.radius)
+        pattern = _Tiles(layout, domain.radius) if round_ else _Corners(layout, self.inside)
         everyone = np.arange(len(x))
         draws = _Draws(streams, len(x), layout.draws)
         best = _copy(x)
@@ -151,10 +153,10 @@ class _Layout:
 
 
 class _Corners:
-    """Patterns of the domain's corners: each feature at one end of what it may become."""
+    """Patterns of the domain's corners: each feature at one end of what it may become, or somewhere inside."""
 
-    def __init__(self, layout: _Layout) -> None:
-        self.layout, self.first = layout, layout.stripes
+    def __init__(self, layout: _Layout, inside: float) -> None:
+        self.layout, self.first, self.inside = layout, layout.stripes, inside
 
     def start(self, domain: Domain, x0: Array, draws: Floats) -> Array:
         """Vertical stripes in images, any corner else."""
@@ -169,9 +171,8 @@ class _Corners:
         return domain.project(x0, array_namespace(x0).where(_like(x0, inside) > 0, corner, best))
 
     def _ends(self, draws: Floats) -> Floats:
-        """Draws next to 0 or 1, in random order, as large as the inputs."""
-        ends = np.where(draws < 0.5, EDGE * draws, 1 - EDGE * draws)
-        return np.broadcast_to(ends, (len(draws), *self.layout.shape))
+        """Draws next to 0 or 1, in random order, as large as the inputs; a share of them anywhere between."""
+        return np.broadcast_to(corner_draws(draws, self.inside), (len(draws), *self.layout.shape))
 
 
 class _Tiles:
