@@ -293,3 +293,97 @@ def test_labels_only_leave_no_auc_to_compare():
     assert got.utility is not None
     assert got.utility.auc_difference is None
     assert got.utility.accuracy_difference == pytest.approx(0.0)
+
+
+@pytest.fixture(scope="module")
+def ward():
+    """A small network on real tumour measurements, attacked by scores and by labels alone."""
+    import pandas as pd
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from holdfast.core.target import Dataset, Target
+    from holdfast.models.answers import Context
+    from holdfast.models.sklearn import SklearnModel
+
+    loaded = load_breast_cancer()
+    frame = pd.DataFrame(loaded.data, columns=loaded.feature_names)
+    order = np.random.default_rng(0).permutation(len(frame))
+    classes = ("0", "1")
+
+    def part(rows, name):
+        return Dataset(
+            name=name,
+            x=frame.iloc[rows].reset_index(drop=True),
+            y=loaded.target[rows].astype(np.int64),
+            classes=classes,
+            ids=np.array([f"r{i}" for i in rows]),
+        )
+
+    train, holdout = part(order[:300], "train"), part(order[300:], "holdout")
+
+    def fitted(x, y):
+        network = make_pipeline(StandardScaler(), MLPClassifier((16,), max_iter=600, random_state=0))
+        return SklearnModel(network.fit(x, y), Context(sample=holdout.x[:4], labels=classes))
+
+    target = Target(name="triage", model=fitted(train.x, train.y), modality="tabular", train=train, holdout=holdout)
+    return target, fitted
+
+
+def measured(target):
+    from holdfast.core.errors import CannotMeasure
+    from holdfast.core.probe import Budget
+    from holdfast.core.progress import Silent
+    from holdfast.probes.evasion import LabelEvasion, ScoreEvasion
+
+    budget = Budget(level="quick", rows=80, queries=150, repeats=1, shadows=1)
+    found = []
+    for probe in (ScoreEvasion(), LabelEvasion()):
+        try:
+            probe.check(target)
+            found.append(probe.run(target, budget, 3, Silent()).model_copy(update={"seed": 3}))
+        except CannotMeasure as refusal:
+            found.append(evidence(probe.id, status=refusal.status, reason=str(refusal), seed=3))
+    return assessment(*found)
+
+
+@pytest.mark.slow
+@pytest.mark.claim("loop-5")
+def test_controls_that_do_nothing_are_called_no_evidence_of_help(ward):
+    from dataclasses import replace
+
+    import pandas as pd
+
+    target, fitted = ward
+    before = measured(target)
+    train, draw = target.train, np.random.default_rng(1)
+    noise = draw.normal(size=train.x.shape) * 0.3 * train.x.std().to_numpy()
+    augmented = fitted(pd.concat([train.x, train.x + noise], ignore_index=True), np.r_[train.y, train.y])
+    worst = family(compare(before, measured(replace(target, model=augmented))))
+    assert worst.trials >= 40
+    assert worst.verdict != "helps"
+    nothing = family(compare(before, measured(target)))
+    assert nothing.verdict == "no evidence of help"
+    assert (nothing.fixed, nothing.broken) == (0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.claim("loop-5")
+def test_answer_hardening_is_attacked_adaptively_through_the_real_probes(ward):
+    from holdfast.hardening.answers import AnswerHardening
+
+    target, _ = ward
+    before = measured(target)
+    after = measured(AnswerHardening(answers="label").apply(target, 0))
+    comparison = compare(before, after)
+    assert after.evidence[0].status == "not_applicable"
+    assert after.evidence[1].status == "measured"
+    assert only(comparison, "P-EVA-SCORE").verdict == "not comparable"
+    worst = family(comparison)
+    assert worst.adaptive
+    assert worst.after == sum(row.success for row in after.evidence[1].rows) / len(after.evidence[1].rows)
+    assert worst.after > 0
+    label = only(comparison, "P-EVA-LABEL")
+    assert (label.fixed, label.broken) == (0, 0)
