@@ -68,7 +68,7 @@ class AttributeInference:
         columns = len(_columns(target))
         sample = min(MOST_SAMPLE, len(target.holdout) // 2)
         victims = min(_most(budget), len(target.train or target.holdout)) + min(_most(budget), len(target.holdout) // 2)
-        return Work(predictions=columns * MOST_CANDIDATES // 2 * (sample + victims), seconds=3.0 * columns)
+        return Work(predictions=columns * MOST_CANDIDATES // 2 * (sample + victims), seconds=5.0 * columns)
 
     def run(self, target: Target, budget: Budget, seed: int, progress: Progress) -> Evidence:
         """Measure.

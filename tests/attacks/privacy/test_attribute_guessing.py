@@ -43,6 +43,7 @@ class Tells:
         return self.scores(x).argmax(axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("access", [Access.SCORES, Access.LABELS])
 def test_a_model_that_remembers_gives_the_field_away_and_one_that_does_not_does_not(access):
     own, victims = secrets(600, 0), secrets(600, 1)
@@ -116,6 +117,7 @@ def test_what_cannot_be_guessed_is_refused():
         FieldGuesser(Oracle(Tells(own, 1.0), Access.SCORES, 20), small, "secret", seed=0)
 
 
+@pytest.mark.slow
 def test_several_records_of_one_person_do_not_teach_the_imputer_people():
     base = secrets(400, 2)
     many = base.take(np.repeat(np.arange(400), 6))
