@@ -240,7 +240,7 @@ def _roles(
     strangers = sorted(set(values) - {"train", "holdout"})
     if strangers:
         raise InvalidData(
-            f"column {section.split!r} holds {', '.join(repr(value) for value in strangers[:5])}",
+            f"column {section.split!r} holds {', '.join(repr(str(value)) for value in strangers[:5])}",
             where=section.path,
             hint="A split column says train or holdout in every row.",
         )
