@@ -60,13 +60,28 @@ def test_the_strongest_leaf_size_within_the_tolerance_is_chosen_on_training_rows
     given = target(overfitted())
     done = retrain(given, 0)
     best = max(one.utility for one in done.choice.tried)
-    within = [one.strength for one in done.choice.tried if one.utility >= best - 0.005]
+    recall = done.choice.tried[0].recall - 0.005
+    within = [one.strength for one in done.choice.tried if one.utility >= best - 0.005 and one.recall >= recall]
     assert done.choice.strength == within[-1] > 1
     assert done.model.estimator.min_samples_leaf == done.choice.strength
     assert utility(done.model, given.holdout, ranked=True)[1] > utility(given.model, given.holdout, ranked=True)[1]
     spoiled = replace(given, holdout=replace(given.holdout, y=1 - given.holdout.y))
     assert retrain(spoiled, 0).choice == done.choice
     assert given.model.estimator.min_samples_leaf == 1
+
+
+def test_a_model_that_would_answer_one_class_to_all_is_never_chosen():
+    """With a rare class, large leaves rank well and decide nothing."""
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame(draw.normal(size=(1200, 8)), columns=[f"c{i}" for i in range(8)])
+    y = (draw.random(1200) < 0.05 + 0.4 * (frame.c0 > 0.8)).astype(np.int64).to_numpy()
+    train = Dataset(name="train", x=frame, y=y, classes=CLASSES, ids=np.arange(1200).astype(str))
+    given = replace(target(overfitted()), train=train)
+    forced = retrain(given, 0, strength=200).model.labels(frame)
+    assert len(np.unique(forced)) == 1
+    chosen = retrain(given, 0)
+    assert len(np.unique(chosen.model.labels(frame))) == 2
+    assert any(one.utility > chosen.choice.tried[0].utility for one in chosen.choice.tried)
 
 
 def test_utility_is_the_auc_of_scikit_learn():

@@ -92,7 +92,8 @@ def retrain(
         done = retraining.retrain(target, seed, strength=_strength(strength), tolerance=tolerance, progress=progress)
     if done.choice.strength is None:
         raise ConfigurationError(
-            f"no stronger regulariser keeps the cross-validated {done.choice.measure} within {tolerance:g} of the best",
+            f"no stronger regulariser keeps the cross-validated {done.choice.measure} within {tolerance:g} of the best and the "
+            "mean recall of today's decisions",
             where=str(system),
             hint="Give --strength, or a larger --tolerance.",
         )
@@ -198,7 +199,9 @@ def _show_choice(choice: Choice) -> None:
     for one in choice.tried:
         name = "as it was" if one.strength is None else f"{one.strength:g}"
         chosen = "  <- chosen" if one.strength == choice.strength else ""
-        say(f"  {name:>10}  {choice.measure} {one.utility:.4f} (spread over folds {one.spread:.4f}){chosen}")
+        say(
+            f"  {name:>10}  {choice.measure} {one.utility:.4f} (spread over folds {one.spread:.4f}), mean recall {one.recall:.4f}{chosen}"
+        )
     say(f"Retrained with {_text(settings)}.")
 
 
@@ -207,7 +210,9 @@ def _as_json(choice: Choice) -> dict[str, Any]:
         "settings": dict(choice.settings),
         "strength": choice.strength,
         "measure": choice.measure,
-        "tried": [{"strength": one.strength, "utility": one.utility, "spread": one.spread} for one in choice.tried],
+        "tried": [
+            {"strength": one.strength, "utility": one.utility, "spread": one.spread, "recall": one.recall} for one in choice.tried
+        ],
     }
 
 

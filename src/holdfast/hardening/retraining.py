@@ -4,8 +4,9 @@
    networks, or the `weight_decay` that a training function accepts.
 2. Strengths from the present one upwards are tried by cross-validation on the training rows; holdout rows are never looked
    at, so that what is measured on them afterwards is not the winner's curse.
-3. The strongest within a tolerance of the best is trained on all training rows, and becomes the recipe too, so that shadow
-   models are trained as the new model was.
+3. The strongest within a tolerance of the best, whose decisions still reach the mean recall of today's within the same
+   tolerance, so that no model wins that answers one class to all. It is trained on all training rows, and becomes the
+   recipe too, so that shadow models are trained as the new model was.
 """
 
 from __future__ import annotations
@@ -71,11 +72,15 @@ REGULARISERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """One strength with its mean cross-validated utility and the spread over folds; None is the recipe as it was."""
+    """One strength with its mean cross-validated utility, the spread over folds, and the mean recall of its decisions.
+
+    The strength None is the recipe as it was.
+    """
 
     strength: float | None
     utility: float
     spread: float
+    recall: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,17 +170,20 @@ def retrain(
     tried: list[Tried] = []
     measure = "accuracy"
     for step, candidate in enumerate(strengths):
-        scores = []
+        scores, recalls = [], []
         for fold, part in enumerate(folds):
             model = base(candidate).fit(rows.take(~part), derive(seed, "fold", fold))
             measure, score = utility(model, rows.take(part), ranked=complete)
             scores.append(score)
+            recalls.append(mean_recall(model.labels(rows.take(part).x), rows.y[part]))
             watcher.advance("cross-validation", step * len(folds) + fold + 1, len(strengths) * len(folds))
-        tried.append(Tried(strength=candidate, utility=float(np.mean(scores)), spread=float(np.std(scores))))
+        spread, recall = float(np.std(scores)), float(np.mean(recalls))
+        tried.append(Tried(strength=candidate, utility=float(np.mean(scores)), spread=spread, recall=recall))
         best = max(one.utility for one in tried)
         if len(tried) > 2 and max(tried[-1].utility, tried[-2].utility) < best - 4 * tolerance:
             break
-    chosen = [one for one in tried if one.utility >= best - tolerance][-1]
+    kept = [one for one in tried if one.utility >= best - tolerance and one.recall >= tried[0].recall - tolerance]
+    chosen = kept[-1] if kept else tried[0]
     recipe = base(chosen.strength)
     choice = Choice(settings=settings_of(chosen.strength), strength=chosen.strength, measure=measure, tried=tuple(tried))
     return Retrained(model=recipe.fit(train, derive(seed, "retrain")), recipe=recipe, choice=choice)
@@ -192,6 +200,11 @@ def utility(model: Model, data: Dataset, ranked: bool) -> tuple[str, float]:
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
         return "AUC", float(roc_auc_score(data.y, shares / shares.sum(axis=1, keepdims=True), multi_class="ovr"))
     return "accuracy", float(np.mean(model.labels(data.x) == data.y))
+
+
+def mean_recall(predicted: NDArray[np.int64], y: NDArray[np.int64]) -> float:
+    """The recall of each class that occurs, averaged: what a constant answer has as 1 / classes."""
+    return float(np.mean([np.mean(predicted[y == label] == label) for label in np.unique(y)]))
 
 
 Builder = Callable[[float | None], Recipe]
