@@ -199,9 +199,8 @@ def _show_choice(choice: Choice) -> None:
     for one in choice.tried:
         name = "as it was" if one.strength is None else f"{one.strength:g}"
         chosen = "  <- chosen" if one.strength == choice.strength else ""
-        say(
-            f"  {name:>10}  {choice.measure} {one.utility:.4f} (spread over folds {one.spread:.4f}), mean recall {one.recall:.4f}{chosen}"
-        )
+        spread = f"(spread over folds {one.spread:.4f})"
+        say(f"  {name:>10}  {choice.measure} {one.utility:.4f} {spread}, mean recall {one.recall:.4f}{chosen}")
     say(f"Retrained with {_text(settings)}.")
 
 
