@@ -203,12 +203,18 @@ def test_losing_the_measurement_is_never_help(status):
         assert change.reason
 
 
-def test_no_common_row_and_other_axes_are_not_comparable():
+def test_disjoint_rows_are_compared_unpaired_and_other_axes_not_at_all():
     before = evidence("P-PRI-MIA", outcomes(30, 20))
-    elsewhere = evidence("P-PRI-MIA", outcomes(30, 0, start=100))
-    other = evidence("P-PRI-MIA", outcomes(30, 0), axis="severity")
-    for after in (elsewhere, other):
-        assert only(compare(assessment(before), assessment(after)), "P-PRI-MIA").verdict == "not comparable"
+    elsewhere = only(compare(assessment(before), assessment(evidence("P-PRI-MIA", outcomes(30, 0, start=100)))), "P-PRI-MIA")
+    assert (elsewhere.pairing, elsewhere.fixed) == ("unpaired", None)
+    assert "no row was attacked on both sides" in elsewhere.reason
+    other = only(compare(assessment(before), assessment(evidence("P-PRI-MIA", outcomes(30, 0), axis="severity"))), "P-PRI-MIA")
+    assert other.verdict == "not comparable"
+
+
+def test_the_name_tells_every_threat_that_applies():
+    item = evidence("P-DATA-AUDIT", outcomes(10, 1), threats=("T-EVA-02", "T-EVA-03", "T-POI-05"))
+    assert only(compare(assessment(item), assessment(item)), "P-DATA-AUDIT").name == "Score-guided evasion, Label-only evasion"
 
 
 @pytest.mark.claim("loop-5")

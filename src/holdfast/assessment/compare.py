@@ -53,7 +53,7 @@ def compare(before: Assessment, after: Assessment) -> Comparison:
     if before.register.unit != after.register.unit:
         raise ConfigurationError(f"losses are counted in {before.register.unit!r} before and in {after.register.unit!r} after")
     obstacles = _obstacles(before, after)
-    names = {threat.id: threat.name for threat in (*after.threats, *before.threats)}
+    names = {threat.id: threat.name for threat in (*before.threats, *after.threats) if threat.applicability != "excluded"}
     old, new = _by_probe(before.evidence), _by_probe(after.evidence)
     changes = [_family(family, old, new, obstacles) for family in FAMILIES if _is_family(family, old, new)]
     for probe in dict.fromkeys([*old, *new]):
@@ -148,7 +148,7 @@ def _single(
     probe: str, before: Evidence | None, after: Evidence | None, names: dict[str, str], obstacles: Sequence[str]
 ) -> Change:
     threats = tuple(dict.fromkeys([*(before.threats if before else ()), *(after.threats if after else ())]))
-    name = next((names[threat] for threat in threats if threat in names), probe)
+    name = ", ".join(names[threat] for threat in threats if threat in names) or probe
     lost = [_missing(side, item) for side, item in (("before", before), ("after", after)) if not _has_rows(item)]
     if lost or before is None or after is None:
         return Change(
@@ -245,9 +245,9 @@ def _change(
     if why or old is None or new is None:
         return _unpaired(base, before, after, [f"Not paired: {'; '.join(why)}.", *reasons])
     units = [unit for unit in old if unit in new]
-    base = base.model_copy(update={"only_before": len(old) - len(units), "only_after": len(new) - len(units)})
     if not units:
-        return base.model_copy(update={"reason": " ".join(["No row was attacked on both sides.", *reasons])})
+        return _unpaired(base, before, after, ["Not paired: no row was attacked on both sides.", *reasons])
+    base = base.model_copy(update={"only_before": len(old) - len(units), "only_after": len(new) - len(units)})
     first = np.array([old[unit][0] for unit in units])
     second = np.array([new[unit][0] for unit in units])
     change = paired_change(first, second, _clusters([old[unit][1] for unit in units]))

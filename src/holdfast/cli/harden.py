@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.output import DEFAULT_SYSTEM, Json, emit_json, say
+from holdfast.cli.output import DEFAULT_SYSTEM, Json, emit_json, plain_lines, say
 
 if TYPE_CHECKING:
     from holdfast.hardening.retraining import Choice
@@ -76,6 +77,7 @@ def retrain(
     from holdfast.assessment.loading import load_target
     from holdfast.cli.progress import Watcher
     from holdfast.core.errors import ConfigurationError
+    from holdfast.core.progress import Silent
     from holdfast.hardening import retraining
     from holdfast.threats.reader import read_system
 
@@ -88,7 +90,7 @@ def retrain(
             where=str(system),
             hint="Add the penalty to your own training, or use holdfast.hardening.retraining from Python.",
         )
-    with Watcher(1, 0.0) as progress:
+    with nullcontext(Silent()) if plain_lines() else Watcher(1, 0.0) as progress:
         done = retraining.retrain(target, seed, strength=_strength(strength), tolerance=tolerance, progress=progress)
     if done.choice.strength is None:
         raise ConfigurationError(
