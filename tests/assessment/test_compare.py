@@ -393,3 +393,56 @@ def test_answer_hardening_is_attacked_adaptively_through_the_real_probes(ward):
     assert worst.after > 0
     label = only(comparison, "P-EVA-LABEL")
     assert (label.fixed, label.broken) == (0, 0)
+
+
+def run_cli(tmp_path, *arguments):
+    from typer import Typer
+    from typer.testing import CliRunner
+
+    from holdfast.cli import compare as command
+
+    app = Typer()
+    app.callback()(lambda: None)
+    command.register(app)
+    return CliRunner().invoke(app, ["compare", *map(str, arguments)], env={"COLUMNS": "100"})
+
+
+@pytest.fixture
+def files(tmp_path):
+    from holdfast.assessment.files import write_document
+
+    before = assessment(evidence("P-EVA-LABEL", outcomes(40, 30)), risks=(risk("a", 100.0),))
+    hostile = "\x1b[31m[bold red]withheld[/bold red]\u202e"
+    after = assessment(
+        evidence("P-EVA-LABEL", outcomes(40, 3)),
+        evidence("P-PRI-MIA", status="unmeasured", reason=hostile),
+        risks=(risk("a", 10.0),),
+    )
+    for name, document in (("before", before), ("after", after)):
+        write_document(tmp_path / f"{name}.json", document)
+    return tmp_path / "before.json", tmp_path / "after.json"
+
+
+def test_the_command_says_what_happened_and_writes_the_document(tmp_path, files):
+    done = run_cli(tmp_path, *files, "--output", tmp_path / "comparison.json")
+    assert done.exit_code == 0
+    assert "helps" in done.stdout
+    assert "Not comparable, so nothing is claimed" in done.stdout
+    assert "[bold red]withheld" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\u202e" not in done.stdout
+    written = Comparison.model_validate_json((tmp_path / "comparison.json").read_text())
+    assert only(written, "P-EVA-LABEL").verdict == "helps"
+    printed = run_cli(tmp_path, *files, "--json")
+    assert Comparison.model_validate_json(printed.stdout) == written
+
+
+def test_an_assessment_that_was_changed_is_an_integrity_failure(tmp_path, files):
+    from holdfast.core.errors import IntegrityFailure
+
+    text = files[1].read_text()
+    files[1].write_text(text.replace('"mean": 10.0', '"mean": 1.0', 1))
+    assert files[1].read_text() != text
+    done = run_cli(tmp_path, *files)
+    assert isinstance(done.exception, IntegrityFailure)
+    assert done.exception.exit_code == 4
