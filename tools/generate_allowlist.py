@@ -33,6 +33,7 @@ from holdfast.artifacts.pickles import walk_pickle
 
 TARGET = Path(__file__).parent.parent / "src/holdfast/artifacts/data/allowlist.json"
 PACKAGES = ("scikit-learn", "numpy", "pandas", "scipy", "xgboost", "lightgbm", "torch", "joblib")
+USES = {"new", "new_args", "call", "build", "append", "items", "value"}
 FORBIDDEN_MODULES = (
     "os",
     "posix",
@@ -116,7 +117,11 @@ class Collector:
 
     def walk(self, name: str, content: bytes, storages: bool = False) -> None:
         """Record what one dump uses."""
-        for key, uses in walk_pickle(content, name, storages=storages).uses.items():
+        walk = walk_pickle(content, name, storages=storages)
+        for key, uses in walk.uses.items():
+            if not uses <= USES:
+                raise ValueError(f"{key} {uses - USES}")
+        for key, uses in walk.uses.items():
             self.uses[key] |= uses
             if forbidden(key):
                 self.failed[f"{name}, refers to {key}"] = "forbidden"

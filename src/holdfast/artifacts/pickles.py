@@ -220,14 +220,24 @@ class _Machine:
         self.push(Global(key))
 
     def call(self, function: Any, arguments: Any, kind: str) -> None:
+        if type(function) is Made and type(arguments) is tuple:
+            for value in arguments:
+                self.refer(value)
+            self.use(function.key, "call of its result")
+            self.push(Made(function.key, arguments))
+            return
         if type(function) is not Global or type(arguments) is not tuple:
             raise self.refused("something is called that is no global, or with arguments that are no tuple")
         key = function.key
         for value in arguments:
             self.refer(value)
+        if claims_size(key, arguments):
+            raise self.refused("something that claims a size before it has data")
         why = forbidden_call(key, arguments)
         if why:
-            raise self.refused(why)
+            self.use(key, why)
+            self.push(Made(key, arguments))
+            return
         if key == "copyreg:_reconstructor":
             self.use(key, "call")
             key, arguments, kind = arguments[0].key, (), "new"
@@ -242,7 +252,7 @@ class _Machine:
         for part in state if type(state) is tuple else ():
             self.refer(part)
         if target.key == "functools:partial" and not _fits_partial(state):
-            raise self.refused("functools.partial of another function")
+            self.use(target.key, "of another function")
         self.use(target.key, "build")
         target.state = state
         if target.key == "numpy:dtype":
@@ -333,37 +343,34 @@ class _Machine:
 
 
 def forbidden_call(key: str, arguments: tuple[Any, ...]) -> str | None:
-    """Why an otherwise allowed function may not be called with these arguments."""
+    """How an otherwise allowed function is used that may not be called with these arguments; None where it may."""
     if key == "copyreg:_reconstructor":
         fits = len(arguments) == 3 and all(type(part) is Global for part in arguments[:2])
-        if not fits or arguments[1].key != "builtins:object" or arguments[2] is not None:
-            return "copyreg._reconstructor with a base class"
-    elif key == "_codecs:encode":
-        if len(arguments) != 2 or type(arguments[0]) not in (str, _Opaque) or arguments[1] != "latin1":
-            return "_codecs.encode with another codec than latin1"
-    elif key == "functools:partial":
-        if len(arguments) != 1 or not _is_partial_function(arguments[0]):
-            return "functools.partial of another function"
-    elif key == "builtins:getattr":
+        return None if fits and arguments[1].key == "builtins:object" and arguments[2] is None else "with a base class"
+    if key == "_codecs:encode":
+        fits = len(arguments) == 2 and type(arguments[0]) in (str, _Opaque) and arguments[1] == "latin1"
+        return None if fits else "with another codec"
+    if key == "functools:partial":
+        return None if len(arguments) == 1 and _is_partial_function(arguments[0]) else "of another function"
+    if key == "builtins:getattr":
         fits = len(arguments) == 2 and type(arguments[0]) is Made and (arguments[0].key, arguments[1]) in BOUND_METHODS
-        return None if fits else "getattr of anything but a few known methods"
-    elif key == "builtins:bytearray":
+        return None if fits else "of another attribute"
+    return None
+
+
+def claims_size(key: str, arguments: tuple[Any, ...]) -> bool:
+    """Whether a call would allocate what its arguments say instead of what the file holds."""
+    if key == "builtins:bytearray":
         content, coding = (*arguments, None, None)[:2]
         encoded = type(content) is Made and content.key == "_codecs:encode"
-        if (
-            len(arguments) > 2
-            or (arguments and not encoded and type(content) not in (str, _Opaque))
-            or coding not in (None, "latin-1")
-        ):
-            return "bytearray of a declared size"
-    elif key == "builtins:bytes":
-        if arguments:
-            return "bytes of a declared size"
-    elif key.endswith((":_reconstruct", ":_mareconstruct")):
+        has_content = not arguments or encoded or type(content) in (str, _Opaque)
+        return len(arguments) > 2 or not has_content or coding not in (None, "latin-1")
+    if key == "builtins:bytes":
+        return bool(arguments)
+    if key.endswith((":_reconstruct", ":_mareconstruct")):
         sizes = [part for part in arguments if type(part) is tuple]
-        if any(part != (0,) for part in sizes) or not sizes:
-            return "an array that claims a size before it has data"
-    return None
+        return not sizes or any(part != (0,) for part in sizes)
+    return False
 
 
 def _is_partial_function(value: Any) -> bool:
