@@ -159,6 +159,8 @@ def _check_xgboost(document: Any, source: str) -> None:
         features, classes = int(parameters["num_feature"]), max(1, int(parameters["num_class"]))
         targets = max(1, int(parameters.get("num_target", 1)))
         booster = learner["gradient_booster"]
+        if booster["name"] not in ("gbtree", "dart", "gblinear"):
+            raise InvalidModel(f"a booster of the unknown kind {booster['name']!r}", where=source)
         if booster["name"] == "gblinear":
             groups = classes * targets
             if len(booster["model"]["weights"]) != (features + 1) * groups:
