@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 from holdfast.core.errors import InvalidData
@@ -14,6 +15,8 @@ from holdfast.validation import columns, encodings, leakage, rows
 from holdfast.validation.findings import Finding, ordered
 
 Check = Callable[[Dataset, Dataset], Iterator[Finding]]
+JOINT = ("duplicates", "near duplicates", "labels")
+"""Checks that compare whole rows, and so look at the columns that both splits have."""
 
 
 def checks(seed: int = 0) -> Mapping[str, Check]:
@@ -54,21 +57,14 @@ def audit(train: Dataset, holdout: Dataset, *, seed: int = 0, only: Iterable[str
     if any(one.check == "schema" and one.severity == "high" and one.column is None for one in schema):
         return ordered(schema)
     found: list[Finding] = []
+    shared = comparable(train, holdout)
     for name in known if only is None else only:
-        found.extend(
-            schema if name == "schema" else known[name](*comparable(train, holdout) if name in JOINT else (train, holdout))
-        )
+        found.extend(schema if name == "schema" else known[name](*(shared if name in JOINT else (train, holdout))))
     return ordered(found)
-
-
-JOINT = ("duplicates", "near duplicates", "labels")
-"""Checks that compare whole rows, and so look at the columns that both splits have."""
 
 
 def comparable(train: Dataset, holdout: Dataset) -> tuple[Dataset, Dataset]:
     """Both splits with the columns that both have, in one order."""
-    from dataclasses import replace
-
     if not train.is_table:
         return train, holdout
     shared = [column for column in train.x.columns if column in holdout.x.columns]
