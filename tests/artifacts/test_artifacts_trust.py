@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import stat
 from pathlib import Path
 
@@ -16,6 +15,21 @@ from holdfast.artifacts.trust import TrustStore, default_path, normal_digests
 from holdfast.core.errors import ConfigurationError, InvalidModel, UnsafeFile
 
 DIGEST = "ab" * 32
+NOTHING = ["net.py", "net.py:value", "net.py:missing", "net.py:os.system", ":build", "net.py:", "none.py:f"]
+MODULES = ["os:system", "subprocess:call", "builtins:eval", "posix:system", "shutil:rmtree", "antigravity:x"]
+OUTSIDE = [
+    "../secret",
+    "a/../../secret",
+    "/etc/passwd",
+    "~/x",
+    "C:\\x",
+    "..\\secret",
+    "\\\\host\\x",
+    "out",
+    "out/x",
+    "loop",
+    "a\0b",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -80,9 +94,8 @@ def digest_of(path: Path) -> str:
 @pytest.fixture
 def net(tmp_path: Path) -> Path:
     path = tmp_path / "net.py"
-    path.write_text(
-        f"from pathlib import Path\nPath({str(tmp_path / 'marker')!r}).touch()\ndef build():\n    return 7\nvalue = 3\n"
-    )
+    touch = f"from pathlib import Path\nPath({str(tmp_path / 'marker')!r}).touch()\n"
+    path.write_text(touch + "def build():\n    return 7\nvalue = 3\n")
     return path
 
 
@@ -101,18 +114,14 @@ def test_code_runs_only_when_its_digest_is_trusted(net: Path, tmp_path: Path) ->
         load_code("net.py:build", tmp_path, trusted, "model.factory")
 
 
-@pytest.mark.parametrize(
-    "reference", ["net.py", "net.py:value", "net.py:missing", "net.py:os.system", ":build", "net.py:", "none.py:f"]
-)
+@pytest.mark.parametrize("reference", NOTHING)
 def test_references_to_nothing_are_refused(reference: str, net: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         load_code(reference, tmp_path, {digest_of(net)}, "model.entry")
 
 
 @pytest.mark.claim("loop-10")
-@pytest.mark.parametrize(
-    "reference", ["os:system", "subprocess:call", "builtins:eval", "posix:system", "shutil:rmtree", "antigravity:x"]
-)
+@pytest.mark.parametrize("reference", MODULES)
 def test_modules_are_found_without_importing_and_need_trust(reference: str, tmp_path: Path) -> None:
     with pytest.raises((UnsafeFile, ConfigurationError)):
         load_code(reference, tmp_path, set(), "model.entry")
@@ -147,31 +156,14 @@ def test_paths_inside_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.claim("loop-10")
-@pytest.mark.parametrize(
-    "given",
-    [
-        "../secret",
-        "a/../../secret",
-        "/etc/passwd",
-        "~/x",
-        "C:\\x",
-        "..\\secret",
-        "\\\\host\\x",
-        "out",
-        "out/x",
-        "loop",
-        "a\0b",
-        "",
-        " ",
-    ],
-)
+@pytest.mark.parametrize("given", [*OUTSIDE, "", " "])
 def test_paths_that_lead_out_are_refused(given: str, tmp_path: Path) -> None:
     project = tmp_path / "project"
     (project / "a").mkdir(parents=True)
     (tmp_path / "secret").write_text("x")
     (tmp_path / "x").write_text("x")
-    os.symlink(tmp_path, project / "out")
-    os.symlink(project / "loop", project / "loop")
+    (project / "out").symlink_to(tmp_path)
+    (project / "loop").symlink_to(project / "loop")
     with pytest.raises(ConfigurationError) as caught:
         resolve_inside(project, given, "model.path")
     assert caught.value.exit_code == 2
