@@ -144,3 +144,12 @@ def test_an_infinite_box_cannot_be_sampled() -> None:
 def test_within_changes_only_the_radius() -> None:
     ball = Ball(norm="l1", radius=1.0, low=-2.0, high=2.0)
     assert ball.within(0.5) == Ball(norm="l1", radius=0.5, low=-2.0, high=2.0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_no_rows_are_no_trouble(norm: Norm) -> None:
+    ball = Ball(norm=norm, radius=0.5)
+    for empty in (np.zeros((0, 1, 2, 2)), torch.zeros((0, 1, 2, 2))):
+        assert tuple(ball.project(empty, empty).shape) == (0, 1, 2, 2)
+        assert ball.contains(empty, empty).shape == ball.distance(empty, empty).shape == (0,)
+        assert tuple(ball.sample(empty, np.zeros((0, 1, 2, 2))).shape) == (0, 1, 2, 2)

@@ -294,3 +294,14 @@ def test_relations_that_cannot_be_are_refused() -> None:
         Relation(weights={})
     with pytest.raises(ConfigurationError, match="finite"):
         Relation(weights={"x": math.nan})
+
+
+def test_no_rows_are_no_trouble() -> None:
+    frame = pd.DataFrame({"x": [1.0, 2.0], "job": ["a", "b"]})
+    table = Table.describe(frame)
+    empty = table.encode(frame[:0])
+    for norm in ("linf", "l2", "l1", "l0"):
+        domain = Tabular(table=table, norm=norm, radius=0.5, relations=(Relation(weights={"x": 1.0}),))  # type: ignore[arg-type]
+        assert domain.project(empty, empty).shape == domain.repair(empty, empty).shape == (0, 3)
+        assert domain.contains(empty, empty).shape == domain.distance(empty, empty).shape == (0,)
+    pd.testing.assert_frame_equal(table.decode(empty), frame[:0])

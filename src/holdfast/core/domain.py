@@ -92,7 +92,7 @@ class Ball:
             return x
         if self.norm == "linf":
             return self.repair(x0, xp.clip(x, x0 - self.radius, x0 + self.radius))
-        flat = xp.reshape(x - x0, (x.shape[0], -1))
+        flat = _flat(xp, x - x0)
         if self.norm == "l0":
             kept = _largest(xp, flat, int(self.radius))
             return xp.where(xp.reshape(kept, x.shape), x, x0)
@@ -108,12 +108,12 @@ class Ball:
     def distance(self, x0: Array, x: Array) -> NDArray[np.float64]:
         """(n,) the norm of x - x0."""
         xp = array_namespace(x)
-        return _plain(_norms(xp, xp.reshape(x - x0, (x.shape[0], -1)), self.norm))
+        return _plain(_norms(xp, _flat(xp, x - x0), self.norm))
 
     def contains(self, x0: Array, x: Array) -> NDArray[np.bool_]:
         """Whether x lies in the box and, up to rounding, in the ball; an input with NaN lies nowhere."""
         xp = array_namespace(x)
-        boxed = xp.reshape((x >= _like(x, self.low)) & (x <= _like(x, self.high)), (x.shape[0], -1))
+        boxed = _flat(xp, (x >= _like(x, self.low)) & (x <= _like(x, self.high)))
         within = np.asarray(_plain(xp.all(boxed, axis=1)), dtype=bool)
         if not math.isfinite(self.radius):
             return within
@@ -147,7 +147,7 @@ class Ball:
 
 
 def _flat(xp: Any, x: Array) -> Array:
-    return xp.reshape(x, (x.shape[0], -1))
+    return xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 
 
 def _like(x: Array, value: Any) -> Array:

@@ -88,35 +88,12 @@ class NaturalShift:
         if correct.sum() < FEWEST_ROWS:
             raise Inconclusive(f"only {correct.sum()} of {len(rows)} rows were handled correctly; {FEWEST_ROWS} are needed")
         kinds, findings = _kinds(target, model, rows)
-        flips = np.full((len(kinds), len(rows)), np.inf)
-        metrics = [share("clean accuracy", rate(correct, rows.clusters), note="on the tested rows")]
-        metrics += _calibration(target.model, rows.x, rows.y, "unchanged")
-        for at, kind in enumerate(kinds):
-            for severity in SEVERITIES:
-                progress.advance("changes", at * len(SEVERITIES) + severity - 1, len(kinds) * len(SEVERITIES))
-                streams = SampleStreams(derive(seed, kind.name, severity), list(rows.ids))
-                changed = kind.apply(rows.x, severity, streams)
-                try:
-                    right = model.labels(changed) == rows.y
-                except (InvalidModel, InvalidData) as error:
-                    findings.append(f"The model fails on {kind.name} of severity {severity}: {error.what}.")
-                    flips[at, correct] = np.minimum(flips[at, correct], severity)
-                    break
-                flips[at, ~right] = np.minimum(flips[at, ~right], severity)
-                metrics.append(share(f"accuracy, severity {severity}", rate(right, rows.clusters), group=kind.name))
-                if severity in (3, 5):
-                    metrics += _calibration(target.model, changed, rows.y, f"{kind.name}, severity {severity}")
-        progress.advance("changes", 1, 1)
-        groups, group_findings = _subpopulations(target, model, seed)
+        flips, metrics, failures = _flips(target.model, model, rows, kinds, seed, progress)
+        groups, below = _subpopulations(target, model, seed)
         first = flips.min(axis=0, initial=np.inf)
-        worst = [kinds[index].name if np.isfinite(flips[index, row]) else None for row, index in enumerate(flips.argmin(axis=0))]
+        by = [kinds[kind].name if np.isfinite(first[row]) else None for row, kind in enumerate(flips.argmin(axis=0))]
         won = np.isfinite(first[correct])
-        metrics.append(
-            share("success rate", rate(won, _of(rows.clusters, correct)), note="flipped by any change of any severity")
-        )
-        findings.insert(
-            0, f"{won.sum()} of {len(won)} correct decisions were flipped by some natural change of severity up to 5."
-        )
+        headline = f"{won.sum()} of {len(won)} correct decisions were flipped by a natural change of severity up to 5."
         return Evidence(
             probe=self.id,
             threats=self.threats,
@@ -135,8 +112,14 @@ class NaturalShift:
             ),
             strength="moderate",
             method=f"{', '.join(kind.name for kind in kinds)}, each in severities 1 to 5; accuracy in subpopulations",
-            metrics=(*metrics, *groups),
-            findings=(*findings, *group_findings),
+            metrics=(
+                share("success rate", rate(won, _of(rows.clusters, correct)), note="flipped by any of these changes"),
+                share("clean accuracy", rate(correct, rows.clusters), note="on the tested rows"),
+                *_calibration(target.model, rows.x, rows.y, "unchanged"),
+                *metrics,
+                *groups,
+            ),
+            findings=(headline, *findings, *failures, *below),
             spent=Spent(queries=model.rows, calls=model.calls),
         )
 
@@ -171,6 +154,34 @@ def _kinds(target: Target, model: _Asked, rows: Dataset) -> tuple[list[Corruptio
             shown = ", ".join(map(str, failing[:SHOWN_GROUPS])) + (" and others" if len(failing) > SHOWN_GROUPS else "")
             findings.append(f"The model fails on {word} in {len(failing)} of the columns: {shown}.")
     return table_corruptions(target.holdout.x, lacking, strange), findings
+
+
+def _flips(
+    served: Model, model: _Asked, rows: Dataset, kinds: Sequence[Corruption], seed: int, progress: Progress
+) -> tuple[NDArray[np.float64], list[Metric], list[str]]:
+    """(kinds, rows) the smallest severity at which each kind flips each row, infinite where none does; and what it did overall.
+
+    A change on which the model fails counts as flipping every row.
+    """
+    flips = np.full((len(kinds), len(rows)), np.inf)
+    metrics: list[Metric] = []
+    failures: list[str] = []
+    for at, kind in enumerate(kinds):
+        for severity in SEVERITIES:
+            progress.advance("changes", at * len(SEVERITIES) + severity - 1, len(kinds) * len(SEVERITIES))
+            changed = kind.apply(rows.x, severity, SampleStreams(derive(seed, kind.name, severity), list(rows.ids)))
+            try:
+                right = model.labels(changed) == rows.y
+            except (InvalidModel, InvalidData, Inconclusive) as error:
+                failures.append(f"The model fails on {kind.name} of severity {severity}: {error.what}")
+                flips[at] = np.minimum(flips[at], severity)
+                break
+            flips[at, ~right] = np.minimum(flips[at, ~right], severity)
+            metrics.append(share(f"accuracy, severity {severity}", rate(right, rows.clusters), group=kind.name))
+            if severity in (3, 5):
+                metrics += _calibration(served, changed, rows.y, f"{kind.name}, severity {severity}")
+    progress.advance("changes", len(kinds) * len(SEVERITIES), len(kinds) * len(SEVERITIES))
+    return flips, metrics, failures
 
 
 def _accepted(model: _Asked, probe: pd.DataFrame, columns: Sequence[Any], value: Any) -> tuple[list[Any], list[Any]]:

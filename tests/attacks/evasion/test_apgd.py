@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 from counted import Counted, digits_network, linear
 
 from holdfast.attacks.evasion.apgd import APGD, _checkpoints

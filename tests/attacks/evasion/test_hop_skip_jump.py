@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.ensemble import RandomForestClassifier
-
-sys.path.insert(0, str(Path(__file__).parent))
 from counted import Counted, digits_network, linear
+from sklearn.ensemble import RandomForestClassifier
 
 from holdfast.attacks.evasion.hop_skip_jump import HopSkipJump
 from holdfast.core.domain import Ball

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.ensemble import RandomForestClassifier
-
-sys.path.insert(0, str(Path(__file__).parent))
 from counted import Counted, digits_network, linear
+from sklearn.ensemble import RandomForestClassifier
 
 from holdfast.attacks.evasion.square import Square, _bump, _Layout
 from holdfast.core.domain import Ball

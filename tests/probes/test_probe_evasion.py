@@ -1,0 +1,311 @@
+"""The evasion probes on small targets: what they find, what they refuse, and what they never give away."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from made_targets import as_model, forest, made_target, people
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+
+from holdfast.core.errors import Inconclusive, NotApplicable, Unmeasured
+from holdfast.core.oracle import Access
+from holdfast.core.probe import Budget, Probe
+from holdfast.core.progress import Silent
+from holdfast.core.target import Dataset, DomainSpec, Target
+from holdfast.hardening.answers import harden_answers
+from holdfast.models.answers import Context
+from holdfast.models.torch import TorchModel
+from holdfast.probes.evasion import LabelEvasion, ScoreEvasion, WhiteBoxEvasion
+from holdfast.probes.surface import chosen_rows, picture, surface
+
+BUDGET = Budget(level="quick", rows=60, queries=120, repeats=1, shadows=1)
+PROBES = [WhiteBoxEvasion, ScoreEvasion, LabelEvasion]
+
+
+def run(probe: Any, target: Target, budget: Budget = BUDGET, seed: int = 3):
+    return probe().run(target, budget, seed, Silent())
+
+
+@pytest.fixture(scope="module")
+def table() -> Target:
+    return made_target(forest(), people(1000, 0, noise=0.1), train=500)
+
+
+class Planes(torch.nn.Module):
+    """A linear network, whose closed-form distances are known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(16, 3)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.as_tensor(np.random.default_rng(0).normal(size=(3, 16))))
+            self.layer.bias.copy_(-0.5 * self.layer.weight.sum(dim=1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x.flatten(1))
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Target:
+    x = np.random.default_rng(1).uniform(0, 1, size=(300, 1, 4, 4)).astype(np.float32)
+    network = Planes().eval()
+    with torch.no_grad():
+        y = network(torch.as_tensor(x)).argmax(dim=1).numpy()
+    model = TorchModel(network, Context(sample=x[:3], classes=("a", "b", "c"), fixed=True))
+    data = Dataset(name="holdout", x=x, y=y.astype(np.int64), classes=("a", "b", "c"), ids=np.arange(300).astype(str))
+    return Target(name="pictures", model=model, modality="image", holdout=data)
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_probes_keep_the_contract(probe) -> None:
+    made = probe()
+    assert isinstance(made, Probe)
+    assert made.id.startswith("P-EVA-")
+    assert all(threat.startswith("T-EVA-") for threat in made.threats)
+
+
+@pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("name", ["table", "pictures"])
+def test_evidence_is_measured_complete_and_repeatable(probe, name: str, request: pytest.FixtureRequest) -> None:
+    target = request.getfixturevalue(name)
+    evidence = run(probe, target)
+    assert evidence.status == "measured"
+    assert evidence.tested > 0
+    assert 20 <= len(evidence.rows) <= BUDGET.rows
+    successes = sum(row.success for row in evidence.rows)
+    rate = evidence.metric("success rate")
+    assert (rate.successes, rate.trials) == (successes, len(evidence.rows))
+    assert successes > 0
+    assert evidence.metric("clean accuracy").successes == len(evidence.rows)
+    assert 0 < len(evidence.examples) <= 6
+    assert all(example.label_before != example.label_after for example in evidence.examples)
+    assert evidence.spent.queries > 0
+    assert evidence.model_dump(exclude={"spent"}) == run(probe, target).model_dump(exclude={"spent"})
+
+
+def test_by_gradients_rows_fall_at_the_radius_that_the_closed_form_gives(pictures: Target) -> None:
+    evidence = run(WhiteBoxEvasion, pictures)
+    weights = pictures.model.module.layer.weight.detach().numpy()
+    x = {unit: row.reshape(-1) for unit, row in zip(pictures.holdout.ids, pictures.holdout.x, strict=True)}
+    assert evidence.strength == "strong"
+    for row in evidence.rows:
+        scores = weights @ (x[row.unit] - 0.5)
+        label = scores.argmax()
+        slopes = np.abs(weights[label] - np.delete(weights, label, axis=0)).sum(axis=1)
+        without_box = ((scores[label] - np.delete(scores, label)) / slopes).min()
+        assert row.capability is None or row.capability >= without_box * 0.999
+    assert sum(row.success for row in evidence.rows) > 10
+    assert len({row.capability for row in evidence.rows if row.success}) > 1
+
+
+def test_larger_budgets_never_succeed_less(pictures: Target) -> None:
+    rates = []
+    for radius in (0.02, 0.05, 0.2, 1.0):
+        evidence = run(WhiteBoxEvasion, replace(pictures, domain=DomainSpec(radius=radius)))
+        rates.append(evidence.metric("success rate").value)
+    assert rates == sorted(rates)
+    assert rates[-1] == 1.0
+
+
+def test_queries_never_exceed_the_budget(table: Target) -> None:
+    for probe in (ScoreEvasion, LabelEvasion):
+        evidence = run(probe, table)
+        assert evidence.axis == "queries"
+        assert all(1 <= row.capability <= BUDGET.queries for row in evidence.rows if row.success)
+        assert evidence.spent.queries <= BUDGET.queries * len(evidence.rows)
+
+
+def test_a_model_without_gradients_is_attacked_by_its_holder_all_the_same(table: Target) -> None:
+    evidence = run(WhiteBoxEvasion, table)
+    assert "no gradients" in evidence.reason
+    assert evidence.strength == "moderate"
+    assert evidence.metric("success rate").value >= run(LabelEvasion, table).metric("success rate").value
+
+
+@pytest.mark.claim("loop-5")
+def test_hidden_scores_stop_the_score_attack_but_not_the_label_attack_nor_the_holder(table: Target) -> None:
+    hardened = replace(table, model=harden_answers(table.model, "label"), bare=table.model)
+    with pytest.raises(NotApplicable, match="labels only"):
+        run(ScoreEvasion, hardened)
+    open_, closed = run(LabelEvasion, table), run(LabelEvasion, hardened)
+    assert closed.rows == open_.rows
+    assert run(WhiteBoxEvasion, hardened).rows == run(WhiteBoxEvasion, table).rows
+
+
+def test_the_score_attack_goes_through_rounded_answers(table: Target) -> None:
+    rounded = replace(table, model=harden_answers(table.model, {"round": 1}), bare=table.model)
+    assert run(ScoreEvasion, rounded).metric("success rate").value > 0
+
+
+def test_the_same_rows_are_attacked_whatever_the_model_seed_or_probe(table: Target) -> None:
+    first = {row.unit for row in run(LabelEvasion, table, seed=1).rows}
+    assert first == {row.unit for row in run(ScoreEvasion, table, seed=2).rows}
+    shuffled = table.holdout.take(np.random.default_rng(0).permutation(len(table.holdout)))
+    chosen = set(table.holdout.ids[chosen_rows(table.holdout, 60)])
+    assert set(shuffled.ids[chosen_rows(shuffled, 60)]) == chosen
+    assert first <= chosen
+
+
+def test_gradients_that_lead_nowhere_are_found_out(pictures: Target) -> None:
+    class Masked(torch.nn.Module):
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.network(x).detach() + 1e-6 * (x.flatten(1)[:, :3] - x.flatten(1)[:, :3].detach())
+
+    context = Context(sample=pictures.holdout.x[:3], classes=("a", "b", "c"), fixed=True)
+    masked = TorchModel(Masked(pictures.model.module), context)
+    assert masked.access == Access.GRADIENTS
+    honest, evidence = run(WhiteBoxEvasion, pictures), run(WhiteBoxEvasion, replace(pictures, model=masked))
+    assert not any("mislead" in finding for finding in honest.findings)
+    assert any("mislead" in finding for finding in evidence.findings)
+    assert evidence.metric("success rate").value >= 0.6 * honest.metric("success rate").value
+
+
+def test_values_stay_out_of_evidence_unless_the_user_opted_in(table: Target, pictures: Target) -> None:
+    for probe in PROBES:
+        cells = [cell for example in run(probe, table).examples for cell in example.changed]
+        assert cells
+        assert all(cell.before is None and cell.after is None for cell in cells)
+        assert {cell.feature for cell in cells} <= set(table.holdout.x.columns)
+    opted = run(LabelEvasion, replace(table, show_values=True))
+    assert all(cell.before != cell.after and cell.before for example in opted.examples for cell in example.changed)
+    assert all(example.image_before is None for example in run(LabelEvasion, pictures).examples)
+    shown = run(LabelEvasion, replace(pictures, show_values=True)).examples
+    assert all(base64.b64decode(example.image_after or "").startswith(b"\x89PNG") for example in shown)
+
+
+def test_a_picture_is_what_it_shows() -> None:
+    from io import BytesIO
+
+    from PIL import Image
+
+    x = np.random.default_rng(0).uniform(-1, 1, size=(3, 5, 7))
+    image = np.asarray(Image.open(BytesIO(base64.b64decode(picture(x, -1, 1) or ""))))
+    expected = np.round((np.moveaxis(x, 0, -1) + 1) / 2 * 255).astype(np.uint8)
+    assert image.shape == (65, 91, 3)
+    assert np.array_equal(image[::13, ::13], expected)
+    assert picture(np.zeros((64,)), 0, 1) is None
+    assert picture(np.zeros((5, 7, 2)), 0, 1) is None
+
+
+def test_declared_constraints_hold_in_every_example(table: Target) -> None:
+    spec = DomainSpec(radius=2.0, immutable=("age", "ward"), costs={"smoker": 3.0}, norm="l2")
+    target = replace(table, domain=spec, show_values=True)
+    for probe in PROBES:
+        for example in run(probe, target).examples:
+            assert not {"age", "ward", "smoker"} & {cell.feature for cell in example.changed}
+            assert example.distance <= 2.0 + 1e-4
+
+
+@pytest.mark.parametrize("probe", PROBES)
+class TestScope:
+    def test_a_constant_model_is_no_robust_model(self, probe) -> None:
+        target = made_target(DummyClassifier(strategy="most_frequent"), people(400, 0), train=200)
+        with pytest.raises(Inconclusive):
+            run(probe, target)
+
+    def test_a_model_no_better_than_the_commonest_answer_is_inconclusive(self, probe) -> None:
+        target = made_target(DummyClassifier(strategy="stratified", random_state=0), people(400, 0), train=200)
+        with pytest.raises(Inconclusive, match="not above"):
+            run(probe, target)
+
+    def test_too_few_rows_are_inconclusive(self, probe, table: Target) -> None:
+        with pytest.raises(Inconclusive):
+            run(probe, replace(table, holdout=table.holdout.take(np.arange(15))))
+        with pytest.raises(Inconclusive, match="handled correctly"):
+            run(probe, table, replace(BUDGET, rows=10))
+
+    def test_nan_answers_are_inconclusive(self, probe, table: Target) -> None:
+        @dataclass
+        class Broken:
+            access: Access = Access.SCORES
+            classes: tuple[str, ...] = ("0", "1")
+            framework: str = "python"
+
+            def labels(self, x):
+                return table.model.labels(x)
+
+            def scores(self, x):
+                return np.full((len(x), 2), np.nan)
+
+            def value_and_gradient(self, x, loss):
+                raise AssertionError
+
+        with pytest.raises(Inconclusive, match="NaN"):
+            run(probe, replace(table, model=Broken()))
+
+    def test_nothing_to_change_is_said_in_advance(self, probe, table: Target) -> None:
+        columns = tuple(table.holdout.x.columns)
+        with pytest.raises(NotApplicable, match="no column may be changed"):
+            probe().check(replace(table, domain=DomainSpec(immutable=columns)))
+        with pytest.raises(Unmeasured, match="no column can be changed"):
+            probe().check(replace(table, domain=DomainSpec(immutable=("income", "pressure"), radius=0.001)))
+        with pytest.raises(Unmeasured, match="within a radius of 0"):
+            probe().check(replace(table, domain=DomainSpec(radius=0.0)))
+
+
+def test_clusters_widen_the_interval(table: Target) -> None:
+    clusters = (np.arange(len(table.holdout)) // 10).astype(str)
+    clustered = run(LabelEvasion, replace(table, holdout=replace(table.holdout, clusters=clusters)))
+    plain = run(LabelEvasion, table)
+    assert all(row.cluster is not None for row in clustered.rows)
+    assert [row.capability for row in clustered.rows] == [row.capability for row in plain.rows]
+
+
+def test_answers_that_vary_are_said_to(table: Target) -> None:
+    class Wavering:
+        access, classes, framework = Access.LABELS, ("0", "1"), "python"
+
+        def __init__(self) -> None:
+            self.random = np.random.default_rng(0)
+
+        def labels(self, x):
+            answer = table.model.labels(x)
+            return np.where(self.random.random(len(x)) < 0.05, 1 - answer, answer)
+
+    assert "differently" in run(LabelEvasion, replace(table, model=Wavering())).reason
+    assert "differently" not in run(LabelEvasion, table).reason
+
+
+def test_rows_with_infinite_cells_are_left_out_and_missing_cells_stay_missing() -> None:
+    data = people(1000, 0, noise=0.1)
+    x = data.x.copy()
+    x.loc[::5, "pressure"] = np.nan
+    target = made_target(forest(), replace(data, x=x), train=500)
+    field = surface(target, np.arange(100))
+    decoded = field.inputs(field.x)
+    pd.testing.assert_frame_equal(decoded, target.holdout.x.iloc[:100].reset_index(drop=True), check_exact=True)
+    assert run(LabelEvasion, target).status == "measured"
+    broken = target.holdout.x.copy()
+    broken.loc[3, "income"] = np.inf
+    assert len(surface(replace(target, holdout=replace(target.holdout, x=broken)), np.arange(10))) == 9
+
+
+def test_a_linear_model_on_a_table_falls_at_its_closed_form_distance() -> None:
+    random = np.random.default_rng(0)
+    x = pd.DataFrame(random.normal(size=(600, 4)), columns=list("abcd"))
+    y = (x["a"] + 0.5 * x["b"] > 0).to_numpy().astype(np.int64)
+    data = Dataset(name="linear", x=x, y=y, classes=("0", "1"), ids=np.arange(600).astype(str))
+    fitted = LogisticRegression(C=1000).fit(x[:300], y[:300])
+    holdout = data.take(np.arange(300, 600))
+    target = Target(name="linear", model=as_model(fitted, data), modality="tabular", holdout=holdout)
+    scale = holdout.x.std(ddof=0).to_numpy()
+    for probe, slack in ((WhiteBoxEvasion, 1.25), (LabelEvasion, 1.25)):
+        evidence = run(probe, target, replace(BUDGET, queries=400))
+        for row in evidence.rows:
+            at = np.flatnonzero(holdout.ids == row.unit)[0]
+            closed = abs(fitted.decision_function(holdout.x.iloc[[at]])[0]) / (np.abs(fitted.coef_[0]) * scale).sum()
+            if closed * slack < 0.5 and probe is WhiteBoxEvasion:
+                assert row.success
+            if row.success:
+                assert row.detail["distance"] >= closed * 0.999
