@@ -76,6 +76,16 @@ def claims_in(node: ast.AST) -> list[str]:
     ]
 
 
+def shown(row: dict[str, Any]) -> str:
+    """A row in one line."""
+    return f"{row['check']}: {row['value']:.4g} ({row['bound']})"
+
+
+def yes_no(row: dict[str, Any]) -> str:
+    """Whether a row holds, for the page."""
+    return "yes" if row["ok"] else "**no**"
+
+
 def problems(name: str, claim: dict[str, Any], rows: dict[str, list[dict[str, Any]]], tests: dict[str, list[str]]) -> list[str]:
     """What the claim lacks."""
     found = []
@@ -101,7 +111,7 @@ def page(
         if rows.get(name):
             lines += ["| benchmark | check | value | bound | holds |", "| --- | --- | --- | --- | --- |"]
             lines += [
-                f"| {row['benchmark']} | {row['check']} | {row['value']:.4g} | {row['bound']} | {'yes' if row['ok'] else '**no**'} |"
+                f"| {row['benchmark']} | {row['check']} | {row['value']:.4g} | {row['bound']} | {yes_no(row)} |"
                 for row in rows[name]
             ]
             lines.append("")

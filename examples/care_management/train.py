@@ -57,7 +57,8 @@ def split(rows: pd.DataFrame, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame
 def untrained() -> Pipeline:
     """The model as many would first write it: trees grown until their leaves are pure."""
     prepare = ColumnTransformer([("categories", OneHotEncoder(handle_unknown="ignore"), CATEGORIES)], remainder="passthrough")
-    return Pipeline([("prepare", prepare), ("forest", RandomForestClassifier(n_estimators=100, class_weight="balanced", random_state=0))])
+    forest = RandomForestClassifier(n_estimators=100, class_weight="balanced", random_state=0)
+    return Pipeline([("prepare", prepare), ("forest", forest)])
 
 
 def write(folder: Path) -> None:

@@ -105,6 +105,7 @@ def _assert_below(evidence: Evidence, bound: float) -> None:
     upper = upper_bound(evidence)
     if upper > bound:
         won = sum(row.success for row in evidence.rows)
+        counts = f"{won} of {len(evidence.rows)}"
         raise AssertionError(
-            f"{evidence.probe}: success may be up to {upper:.1%} (95 % upper bound, {won} of {len(evidence.rows)}), above {bound:.1%}"
+            f"{evidence.probe}: success may be up to {upper:.1%} (95 % upper bound, {counts}), above {bound:.1%}"
         )

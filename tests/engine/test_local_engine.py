@@ -122,4 +122,3 @@ def _wait_for(found, attempts: int = 400):
             return value
         time.sleep(0.05)
     raise AssertionError("it never happened")
-

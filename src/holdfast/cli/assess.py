@@ -83,7 +83,7 @@ def assess(
         except KeyboardInterrupt:
             kept = len(run.evidence)
             sys.stderr.write(
-                f"\nInterrupted. {kept} of {len(run.plan.probes)} probes are kept; go on with: holdfast assess {system} --resume\n"
+                f"\nInterrupted. {kept} of {len(run.plan.probes)} probes are kept. Repeat the command with --resume.\n"
             )
             raise
     assessment = run.finish(started=started)
@@ -196,7 +196,7 @@ def _print_plan(made: Any) -> None:
     from holdfast.cli.progress import duration
 
     say(
-        f"[bold]{len([probe for probe in made.probes if probe.state == 'runs'])} probes will run[/bold], about {duration(made.seconds)} "
+        f"[bold]{sum(probe.state == 'runs' for probe in made.probes)} probes will run[/bold], about {duration(made.seconds)} "
         f"with {made.workers} workers (budget {escape(made.budget)}: {made.rows} rows, {made.queries} queries a row, "
         f"{made.repeats} trainings, {made.shadows} shadow models)\n"
     )
