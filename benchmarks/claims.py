@@ -31,9 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, claim in claims.items():
         print(f"{'SHORT' if short[name] else 'ok   '} {name}: {claim['says']}")
         for row in rows.get(name, []):
-            print(
-                f"        {'ok' if row['ok'] else 'SHORT':5} {row['benchmark']}: {row['check']}: {row['value']:.4g} ({row['bound']})"
-            )
+            print(f"        {'ok   ' if row['ok'] else 'SHORT'} {row['benchmark']}: {shown(row)}")
         for test in tests.get(name, []):
             print(f"        test  {test}")
         for problem in short[name]:
