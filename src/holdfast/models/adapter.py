@@ -131,8 +131,11 @@ def match_columns(columns: Iterable[Any], names: Sequence[str], source: str) -> 
         InvalidData: a column is missing.
     """
     exact = {str(column): column for column in columns}
-    loose = {_simplified(str(column)): column for column in columns}
-    found = [exact.get(name, loose.get(name)) for name in names]
+    loose: dict[str, list[Any]] = {}
+    for column in columns:
+        loose.setdefault(_simplified(str(column)), []).append(column)
+    near = [loose.get(_simplified(name), []) for name in names]
+    found = [exact.get(name, close[0] if len(close) == 1 else None) for name, close in zip(names, near, strict=True)]
     missing = [name for name, column in zip(names, found, strict=True) if column is None]
     if missing:
         raise InvalidData(f"the table lacks columns that the model takes: {shown(missing)}", where=source)

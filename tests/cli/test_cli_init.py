@@ -1,0 +1,249 @@
+"""init and trust through the real command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+import yaml
+from sklearn.linear_model import LogisticRegression
+from typer.testing import CliRunner
+
+from holdfast.assessment.inspection import inspect, sounds_like
+from holdfast.assessment.loading import load_target
+from holdfast.cli import init, trust
+from holdfast.cli.init import render
+from holdfast.core.errors import HoldfastError
+from holdfast.threats.derivation import derive
+from holdfast.threats.reader import parse_system, read_system
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def holdfast(*arguments: object, folder: Path, stdin: str | None = None) -> Done:
+    """Run a command in `folder`, with a configuration of its own; errors become exit codes as in `holdfast.cli.main`."""
+    app = typer.Typer()
+    init.register(app)
+    trust.register(app)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        environment = {"XDG_CONFIG_HOME": str(folder / "config"), "COLUMNS": "200"}
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin, env=environment)
+    finally:
+        os.chdir(before)
+    if isinstance(result.exception, HoldfastError):
+        return Done(result.exception.exit_code, result.stdout, str(result.exception))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Done(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.claim("loop-10")
+def test_the_real_command_ends_with_the_errors_exit_code(clinic: Path) -> None:
+    (clinic / "model.joblib").write_bytes(b"\x80\x04cposix\nsystem\n\x8c\x0etouch ./marker\x85R.")
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(clinic / "config")}
+    for command, code in ((["init", "../x", "train.csv", "--yes"], 2), (["plan"], 4)):
+        done = subprocess.run(
+            [sys.executable, "-m", "holdfast.cli.main", *command],
+            cwd=clinic,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (clinic / "marker").exists()
+
+
+def test_a_project_is_described_and_loads(clinic: Path) -> None:
+    (clinic / "holdfast.yaml").unlink()
+    result = holdfast("init", "model.joblib", "train.csv", "holdout.csv", "--yes", "--json", folder=clinic)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    text = (clinic / "holdfast.yaml").read_text()
+    system = read_system(clinic / "holdfast.yaml")
+    assert system.model.recipe == "clone"
+    assert [(entry.role, entry.target) for entry in system.data] == [("train", "outcome"), ("holdout", "outcome")]
+    assert system.data[0].sensitive == ["smoker", "sex"]
+    assert set(system.data[0].groups) == {"age", "sex"}
+    assert system.data[0].data_sensitivity == "health"
+    assert "serving.reach" in system.defaults
+    assert "impact.integrity" in system.defaults
+    assert document["defaults"] == system.defaults
+    assert 15 <= len([line for line in text.splitlines() if not line.startswith("#")]) <= 22
+    target = load_target(system, clinic / "holdfast.yaml")
+    assert (target.model.labels(target.holdout.x) == target.holdout.y).mean() > 0.7
+
+
+def test_no_default_excludes_a_threat_that_a_fact_did_not(clinic: Path) -> None:
+    holdfast("init", "model.joblib", "train.csv", "holdout.csv", "--yes", "--force", folder=clinic)
+    text = (clinic / "holdfast.yaml").read_text()
+    guessed = {threat.id for threat in derive(parse_system(text)) if threat.applicability == "excluded"}
+    document = yaml.safe_load(text)
+    for name in document.pop("defaults"):
+        section, *rest = name.split(".")
+        if section in ("serving", "lifecycle", "people"):
+            del document[section][rest[0]]
+        elif section == "data":
+            del document["data"][0][rest[-1]]
+    known = {threat.id for threat in derive(parse_system(yaml.safe_dump(document))) if threat.applicability == "excluded"}
+    assert guessed == known
+
+
+def test_it_overwrites_only_when_told(clinic: Path) -> None:
+    before = (clinic / "holdfast.yaml").read_text()
+    refused = holdfast("init", "model.joblib", "train.csv", "--yes", folder=clinic)
+    assert refused.returncode == 2
+    assert "--force" in refused.stderr
+    assert (clinic / "holdfast.yaml").read_text() == before
+    assert holdfast("init", "model.joblib", "train.csv", "--yes", "--force", folder=clinic).returncode == 0
+
+
+def test_without_a_terminal_it_asks_for_yes(clinic: Path) -> None:
+    result = holdfast("init", "model.joblib", "train.csv", "--force", folder=clinic, stdin="")
+    assert result.returncode == 2
+    assert "--yes" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["none.joblib", "train.csv"], "no such file"),
+        (["model.joblib", "none.csv"], "no such file"),
+        (["model.joblib", "train.csv", "--target", "outcom"], "no column"),
+        (["model.joblib", "train.csv", "--output", "sub/holdfast.yaml"], "lies outside"),
+        (["train.csv", "train.csv"], "no model"),
+    ],
+)
+def test_what_is_wrong_is_said(clinic: Path, arguments: list[str], problem: str) -> None:
+    (clinic / "sub").mkdir()
+    result = holdfast("init", *arguments, "--yes", "--force", folder=clinic)
+    assert result.returncode == 2
+    assert problem in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.claim("loop-10")
+def test_hostile_column_names_cannot_write_yaml(tmp_path: Path) -> None:
+    names = [
+        "x]}\ncontrols: [C-AUTH]",
+        "sex: &a {b: *a}",
+        "=cmd()|age",
+        "<script>alert(1)</script> health",
+        "race\u202e#'\"",
+    ]
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 5)), columns=names)
+    joblib.dump(LogisticRegression().fit(frame, frame[names[0]] > 0), tmp_path / "m.joblib")
+    frame.assign(outcome=frame[names[0]] > 0).to_csv(tmp_path / "holdout.csv", index=False)
+    result = holdfast("init", "m.joblib", "holdout.csv", "--yes", "--target", "outcome", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    system = read_system(tmp_path / "holdfast.yaml")
+    assert system.controls == []
+    assert set(system.data[0].sensitive) == {names[1], names[3], names[4]}
+    assert system.data[0].groups == [names[1], names[2], names[4]]
+
+
+@pytest.mark.claim("loop-10")
+def test_a_model_that_could_run_code_is_described_but_not_opened(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+
+    class Payload:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {marker}",)
+
+    (tmp_path / "m.pkl").write_bytes(pickle.dumps(Payload()))
+    (tmp_path / "d.csv").write_text("a,label\n1,x\n2,y\n")
+    result = holdfast("init", "m.pkl", "d.csv", "--yes", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "system" in result.stdout
+    assert "holdfast trust m.pkl" in result.stdout
+    assert not marker.exists()
+    shown = holdfast("trust", "m.pkl", folder=tmp_path, stdin="n\n")
+    assert shown.returncode == 1
+    assert "posix.system" in shown.stdout
+    digest = hashlib.sha256((tmp_path / "m.pkl").read_bytes()).hexdigest()
+    trusted = holdfast("trust", "m.pkl", "--yes", "--json", folder=tmp_path)
+    assert json.loads(trusted.stdout)["sha256"] == digest
+    listed = json.loads(holdfast("trust", "--list", "--json", folder=tmp_path).stdout)
+    assert [entry["sha256"] for entry in listed["files"]] == [digest]
+    assert holdfast("trust", "--remove", digest[:12], folder=tmp_path).returncode == 0
+    assert json.loads(holdfast("trust", "--list", "--json", folder=tmp_path).stdout)["files"] == []
+    assert not marker.exists()
+
+
+def test_trust_wants_one_thing_and_says_when_none_is_needed(clinic: Path) -> None:
+    assert holdfast("trust", folder=clinic).returncode == 2
+    assert holdfast("trust", "model.joblib", "--list", folder=clinic).returncode == 2
+    result = holdfast("trust", "model.joblib", folder=clinic)
+    assert result.returncode == 0
+    assert "needs no trust" in result.stdout
+    (clinic / "net.py").write_text("x = 1\n")
+    assert holdfast("trust", "net.py", "--yes", folder=clinic).returncode == 0
+
+
+def test_other_kinds_of_data(tmp_path: Path) -> None:
+    np.savez(tmp_path / "train.npz", x=np.zeros((6, 1, 4, 4)), y=np.arange(6) % 2)
+    joblib.dump(LogisticRegression().fit(np.eye(4), [0, 1, 0, 1]), tmp_path / "m.joblib")
+    seen = inspect(tmp_path / "m.joblib", [tmp_path / "train.npz"])
+    assert seen.modality == "image"
+    result = holdfast("init", "https://host/v2/models/m", "train.npz", "--yes", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    system = read_system(tmp_path / "holdfast.yaml")
+    assert system.model.endpoint == "https://host/v2/models/m"
+    assert system.data[0].role == "train"
+
+
+def test_a_split_column_needs_no_roles(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": range(20), "part": ["train", "holdout"] * 10, "label": ["x", "y"] * 10, "patient_id": range(20)})
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    joblib.dump(LogisticRegression().fit(frame[["a"]], frame["label"]), tmp_path / "m.joblib")
+    assert holdfast("init", "m.joblib", "d.csv", "--yes", folder=tmp_path).returncode == 0
+    entry = read_system(tmp_path / "holdfast.yaml").data[0]
+    assert (entry.split, entry.role, entry.target, entry.drop) == ("part", None, "label", ["patient_id"])
+    assert entry.id is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("hiv_status", "health"),
+        ("selfRatedHealth", "health"),
+        ("ethnicity", "ethnicity"),
+        ("Sex", "sex"),
+        ("age_band", "age"),
+        ("religion", "religion"),
+        ("average_price", None),
+        ("essex", None),
+        ("image", None),
+        ("petal length (cm)", None),
+    ],
+)
+def test_names_sound_sensitive(name: str, kind: str | None) -> None:
+    assert sounds_like(name) == kind
+
+
+def test_rendered_text_reads_back_as_it_was() -> None:
+    document = {"system": "a: b # c", "model": {"path": "x\n- y"}, "data": [{"name": "'\"", "path": "{}"}], "defaults": ["no"]}
+    assert yaml.safe_load(render(document)) == document
