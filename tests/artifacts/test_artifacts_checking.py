@@ -329,6 +329,12 @@ def test_fitted_objects_that_point_outside_themselves_are_refused(tmp_path: Path
         path.write_bytes(pickle.dumps(forest))
         with pytest.raises(InvalidModel, match=r"outside|does not have"):
             load_object(check_file(path))
+    for ensemble_of_trees in (ensemble.RandomForestClassifier(2), ensemble.GradientBoostingClassifier(n_estimators=2)):
+        narrow = ensemble_of_trees.fit(X, Y)
+        narrow.n_features_in_ = 2
+        path.write_bytes(pickle.dumps(narrow))
+        with pytest.raises(InvalidModel, match="more features"):
+            load_object(check_file(path))
     machine = svm.SVC().fit(X, Y)
     machine._n_support = np.array([10**6, 1, 1], dtype=np.int32)
     path.write_bytes(pickle.dumps(machine))
