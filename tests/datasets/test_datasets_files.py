@@ -28,6 +28,8 @@ def test_csv_reads_as_pandas_does() -> None:
     pd.testing.assert_frame_equal(frame, pd.read_csv(io.StringIO(FRAME.to_csv(index=False))))
     assert read_csv("a;b\n1;2\n".encode("utf-8-sig"), "d.csv").columns.tolist() == ["a", "b"]
     assert read_csv(b"a\tb\r\n1\t2\r\n\r\n", "d.csv").shape == (1, 2)
+    assert read_csv(b"a;;,b\n1,2\n", "d.csv").columns.tolist() == ["a;;", "b"]
+    assert read_csv(b"a;b\n1,5;2,5\n", "d.csv").columns.tolist() == ["a", "b"]
 
 
 @given(

@@ -27,8 +27,7 @@ def read_csv(data: bytes, source: str) -> pd.DataFrame:
             one name.
     """
     text = _decoded(data, source)
-    header_line = text.split("\n", 1)[0]
-    separator = max((",", ";", "\t"), key=header_line.count)
+    separator = _separator(text)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     header: list[str] = []
     count = 0
@@ -110,6 +109,22 @@ def checked_names(names: list[str], source: str) -> list[str]:
             raise InvalidData(f"two columns are named {name!r}", where=f"{source}, header")
         seen.add(name)
     return names
+
+
+def _separator(text: str) -> str:
+    """The first of comma, semicolon and tab that splits header and first row into equally many fields, more than one.
+
+    Where none does, the comma: a table of one column, or a ragged one that the reader will complain about.
+    """
+    for separator in (",", ";", "\t"):
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        try:
+            header, first = (len(next((row for row in rows if row), [])) for _ in range(2))
+        except csv.Error:
+            continue
+        if header == first > 1:
+            return separator
+    return ","
 
 
 def _decoded(data: bytes, source: str) -> str:
