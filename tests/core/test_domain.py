@@ -36,7 +36,7 @@ def changed(draw, dtype=None):
     return ball, x0, wild if draw(st.booleans()) else near
 
 
-@settings(max_examples=400)
+@settings(max_examples=300, deadline=None)
 @given(changed())
 def test_a_projection_is_inside_and_projecting_again_changes_nothing(case) -> None:
     ball, x0, x = case
@@ -48,7 +48,7 @@ def test_a_projection_is_inside_and_projecting_again_changes_nothing(case) -> No
     assert ((once >= x0.dtype.type(ball.low)) & (once <= x0.dtype.type(ball.high))).all()
 
 
-@settings(max_examples=200)
+@settings(max_examples=150, deadline=None)
 @given(changed())
 def test_what_is_inside_stays_as_it_is(case) -> None:
     ball, x0, x = case
@@ -63,7 +63,7 @@ def test_what_is_inside_stays_as_it_is(case) -> None:
         assert np.array_equal(kept[strictly], x[strictly])
 
 
-@settings(max_examples=200)
+@settings(max_examples=150, deadline=None)
 @given(changed(dtype=np.float32))
 def test_torch_and_numpy_agree(case) -> None:
     ball, x0, x = case
@@ -74,7 +74,7 @@ def test_torch_and_numpy_agree(case) -> None:
     assert ball.contains(t0, ball.project(t0, t)).all()
 
 
-@settings(max_examples=200)
+@settings(max_examples=150, deadline=None)
 @given(changed(), st.integers(0, 2**32))
 def test_a_sample_is_inside(case, seed: int) -> None:
     ball, x0, _ = case

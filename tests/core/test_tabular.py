@@ -46,7 +46,7 @@ def frames(draw, rows: int | None = None):
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30, deadline=None)
 @given(frames())
 def test_encoding_and_decoding_gives_the_same_frame(frame: pd.DataFrame) -> None:
     for immutable in ((), [str(name) for name in frame.columns]):
@@ -54,7 +54,7 @@ def test_encoding_and_decoding_gives_the_same_frame(frame: pd.DataFrame) -> None
         pd.testing.assert_frame_equal(table.decode(table.encode(frame)), frame, check_exact=True, check_column_type=False)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30, deadline=None)
 @given(frames())
 def test_encoding_is_the_inverse_of_decoding(frame: pd.DataFrame) -> None:
     table = Table.describe(frame)
@@ -104,8 +104,10 @@ def attacks(draw):
     x0 = table.encode(frame)
     size = draw(st.sampled_from([0.1, 1.0, 10.0]))
     x = x0 + np.random.default_rng(draw(st.integers(0, 2**32))).normal(size=x0.shape) * size
-    hostile = draw(st.sampled_from(["", "nan", "inf", "zero", "half"]))
-    if hostile == "nan":
+    hostile = draw(st.sampled_from(["", "flip", "nan", "inf", "zero", "half"]))
+    if hostile == "flip":
+        x = 1 - x0
+    elif hostile == "nan":
         x[::2] = np.nan
     elif hostile == "inf":
         x[:, ::2] = np.inf
@@ -149,7 +151,7 @@ def check(domain: Tabular, frame: pd.DataFrame, x0: np.ndarray, x: np.ndarray, r
             assert (new <= np.maximum(old, 0) + slack)[known].all()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(attacks())
 def test_projected_and_repaired_rows_keep_every_constraint(case) -> None:
     domain, frame, x0, x = case
@@ -163,7 +165,7 @@ def test_projected_and_repaired_rows_keep_every_constraint(case) -> None:
     assert np.array_equal(domain.repair(x0, repaired), repaired)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(attacks(), st.integers(0, 2**32))
 def test_samples_keep_every_constraint(case, seed: int) -> None:
     domain, frame, x0, _ = case
@@ -172,7 +174,7 @@ def test_samples_keep_every_constraint(case, seed: int) -> None:
     assert domain.contains(x0, drawn).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(attacks())
 def test_a_row_does_not_depend_on_its_batch(case) -> None:
     domain, _, x0, x = case
@@ -181,7 +183,7 @@ def test_a_row_does_not_depend_on_its_batch(case) -> None:
         assert np.array_equal(domain.project(x0[row : row + 1], x[row : row + 1])[0], together[row])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(attacks(), st.sampled_from(["fixed", "fraction", "two hot", "bound", "missing"]))
 def test_contains_is_false_for_a_row_that_breaks_a_constraint(case, fault: str) -> None:
     domain, frame, x0, _ = case

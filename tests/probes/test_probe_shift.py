@@ -60,10 +60,6 @@ def test_evidence_is_measured_complete_and_repeatable(table: Target) -> None:
 def test_a_fragile_model_falls_at_lower_severities_than_a_steady_one() -> None:
     data = sorted_rows()
 
-    class Threshold:
-        def __init__(self, width: float) -> None:
-            self.width = width
-
     def flips(margin: float) -> float:
         near = data.take(np.abs(data.x[:, 0]) > margin)
         fitted = HistGradientBoostingClassifier(max_iter=20).fit(data.x, data.y)
@@ -141,6 +137,8 @@ def test_models_without_footing_are_inconclusive(table: Target) -> None:
         run(made_target(DummyClassifier(strategy="most_frequent"), people(400, 0), train=200))
     with pytest.raises(Inconclusive):
         run(replace(table, holdout=table.holdout.take(np.arange(10))))
+    with pytest.raises(Inconclusive, match="not above"):
+        run(made_target(DummyClassifier(strategy="stratified", random_state=0), people(400, 0), train=200))
     with pytest.raises(Inconclusive, match="handled correctly"):
         run(table, replace(BUDGET, rows=10))
 

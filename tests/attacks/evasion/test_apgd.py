@@ -133,3 +133,16 @@ def test_what_it_cannot_work_on_is_refused() -> None:
     for settings in ({"steps": 0}, {"losses": ()}, {"losses": ("cw",)}, {"restarts": 0}, {"targets": 0}):
         with pytest.raises(ConfigurationError):
             APGD(**settings)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_step_sizes_shrink_until_a_small_pocket_is_hit(norm: str) -> None:
+    centre = torch.tensor([0.31, -0.17, 0.23], dtype=torch.float64)
+
+    def score(x: torch.Tensor) -> torch.Tensor:
+        inside = 0.02**2 - ((x - centre) ** 2).sum(dim=1)
+        return torch.stack([torch.zeros_like(inside), inside], dim=1)
+
+    x, y = torch.zeros((5, 3), dtype=torch.float64), np.zeros(5, dtype=int)
+    outcome = APGD(losses=("dlr",)).run(Counted(score), x, y, Ball(norm=norm, radius=1.0, low=-9, high=9), seed=0)
+    assert outcome.success.all()
