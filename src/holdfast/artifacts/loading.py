@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 from holdfast.artifacts.allowlist import allowed_uses, current, key_of
 from holdfast.artifacts.checking import FileCheck, pickle_bytes
 from holdfast.artifacts.objects import check_objects
-from holdfast.artifacts.pickles import BOUND_METHODS, WRAPPER
+from holdfast.artifacts.pickles import WRAPPER
+from holdfast.artifacts.symbols import BOUND_METHODS
 from holdfast.core.errors import HoldfastError, InvalidModel, MissingExtra, UnsafeFile
 
 EXTRAS = {"xgboost": "xgboost", "lightgbm": "lightgbm", "torch": "torch"}
