@@ -71,6 +71,7 @@ def test_probes_keep_the_contract(probe) -> None:
     assert all(threat.startswith("T-EVA-") for threat in made.threats)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probe", PROBES)
 @pytest.mark.parametrize("name", ["table", "pictures"])
 def test_evidence_is_measured_complete_and_repeatable(probe, name: str, request: pytest.FixtureRequest) -> None:
@@ -90,6 +91,7 @@ def test_evidence_is_measured_complete_and_repeatable(probe, name: str, request:
     assert evidence.model_dump(exclude={"spent"}) == run(probe, target).model_dump(exclude={"spent"})
 
 
+@pytest.mark.slow
 def test_by_gradients_rows_fall_at_the_radius_that_the_closed_form_gives(pictures: Target) -> None:
     evidence = run(WhiteBoxEvasion, pictures)
     weights = pictures.model.module.layer.weight.detach().numpy()
@@ -105,6 +107,7 @@ def test_by_gradients_rows_fall_at_the_radius_that_the_closed_form_gives(picture
     assert len({row.capability for row in evidence.rows if row.success}) > 1
 
 
+@pytest.mark.slow
 def test_larger_budgets_never_succeed_less(pictures: Target) -> None:
     rates = []
     for radius in (0.02, 0.05, 0.2, 1.0):
@@ -153,6 +156,7 @@ def test_the_same_rows_are_attacked_whatever_the_model_seed_or_probe(table: Targ
     assert first <= chosen
 
 
+@pytest.mark.slow
 def test_gradients_that_lead_nowhere_are_found_out(pictures: Target) -> None:
     class Masked(torch.nn.Module):
         def __init__(self, network: torch.nn.Module) -> None:
