@@ -1,9 +1,10 @@
 """How strong the membership attack is, and whether a larger leaf really takes the leak away.
 
-UCI Adult, 6,000 rows in and 6,000 out, drawn at random; a random forest that memorises (leaf 1) and two regularised ones
-(leaf 50 and 100), all scikit-learn pipelines on the raw columns. The attack is the probe's own: its gate, signals, shadow models
-and judgement; leaf 100 is only shown, to see what more of the same control buys and costs. CPU time is that of this process and
-its children, shadow training included. Two seeds, each with its own draw of rows; every check takes the worse one.
+UCI Adult, 6,000 rows in and 6,000 out, drawn at random; a random forest that memorises (leaf 1) and three regularised ones,
+all scikit-learn pipelines on the raw columns. The attack is the probe's own: its gate, signals, shadow models and judgement. The
+claim is held at leaf 70. Leaf 50 was tried first and fell short at seed 11, where the difficulty-calibrated attack still tells some
+members; it stays in the table, as does leaf 100, which costs more than it buys. Seed 13 was drawn after leaf 70 was chosen. CPU
+time is that of this process and its children, shadow training included; every check takes the worst seed.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ COLUMNS = (
 )
 CLASSES = ("<=50K", ">50K")
 SIDE, SHADOWS, TREES = 6000, 12, 100
-LEAVES = (1, 50, 100)
-SEEDS = (7, 11)
+LEAVES = (1, 50, 70, 100)
+CLAIMED_LEAF = 70
+SEEDS = (7, 11, 13)
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     record.at_most("loop-4", "overfitted forest: CPU seconds, shadow training included", max(r.seconds for r in before), 30)
     record.at_most("loop-4", "a model of other rows (null): TPR at 1 % FPR", max(r.control for r in before), 0.02)
-    after = found[50]
+    after = found[CLAIMED_LEAF]
     drop = max(first.utility - second.utility for first, second in zip(before, after, strict=True))
-    record.at_most("loop-4", "leaf 50: upper bound of TPR at 1 % FPR, LiRA", max(r.ratio.true_positive.high for r in after), 0.02)
-    record.at_most("loop-4", "leaf 50: the same, worst attack of the family", max(worst_upper(r) for r in after), 0.02)
-    record.at_most("loop-4", "leaf 50: loss of test AUC", drop, 0.01)
+    record.at_most(
+        "loop-4",
+        f"leaf {CLAIMED_LEAF}: upper bound of TPR at 1 % FPR, LiRA",
+        max(r.ratio.true_positive.high for r in after),
+        0.02,
+    )
+    record.at_most(
+        "loop-4", f"leaf {CLAIMED_LEAF}: the same, worst attack of the family", max(worst_upper(r) for r in after), 0.02
+    )
+    record.at_most("loop-4", f"leaf {CLAIMED_LEAF}: loss of test AUC", drop, 0.01)
     return record.write()
 
 
