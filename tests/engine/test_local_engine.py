@@ -76,7 +76,7 @@ def test_progress_is_forwarded(session: str) -> None:
             seen.append((task, done, total))
 
     list(LocalEngine(session, {"offset": 0}, workers=1).run([{"id": "a", "what": "add", "value": 1}], Recorder()))
-    assert seen == [("a", 1, 1)]
+    assert seen == [("a: a", 1, 1)]
 
 
 def test_a_session_that_cannot_start_is_one_clear_error(session: str) -> None:
@@ -87,6 +87,16 @@ def test_a_session_that_cannot_start_is_one_clear_error(session: str) -> None:
 def test_workers_compute_on_one_thread(session: str) -> None:
     (result,) = LocalEngine(session, {"offset": 0}, workers=1).run([{"id": "a", "what": "threads"}], Silent())
     assert result.result == "1"
+
+
+def test_nothing_is_imported_from_the_current_folder(session: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "json.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom nowhere import nothing\n")
+    monkeypatch.chdir(project)
+    (result,) = LocalEngine(session, {"offset": 1}, workers=1).run([{"id": "a", "what": "add", "value": 1}], Silent())
+    assert result.result == 2
+    assert not (tmp_path / "ran").exists()
 
 
 def test_no_jobs_start_no_workers() -> None:

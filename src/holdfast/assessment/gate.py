@@ -7,6 +7,7 @@ which is not there. A known breach outranks an inconclusive rule.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -94,7 +95,13 @@ def read_policy(path: Path) -> Policy:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"{field}: {first['msg']}", where=f"{path}:{content.line_of(first['loc'])}") from error
+        hint = None
+        if first["type"] == "extra_forbidden":
+            allowed = ThreatRule.model_fields if first["loc"][0] == "threats" else Policy.model_fields
+            close = get_close_matches(str(first["loc"][-1]), allowed, 1)
+            hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(allowed)}"
+        message = "there is no such field" if first["type"] == "extra_forbidden" else first["msg"]
+        raise ConfigurationError(f"{field}: {message}", where=f"{path}:{content.line_of(first['loc'])}", hint=hint) from error
 
 
 def apply_gate(assessment: Assessment, policy: Policy) -> GateResult:
@@ -103,6 +110,8 @@ def apply_gate(assessment: Assessment, policy: Policy) -> GateResult:
     Raises:
         ConfigurationError: the policy names a threat that the catalogue does not have.
     """
+    if not policy.model_dump(exclude_defaults=True, exclude={"accept_decided", "require"}) and policy.require == []:
+        raise ConfigurationError("the policy requires nothing and bounds nothing, so it would pass anything")
     known = {threat.id: threat for threat in assessment.threats}
     required = policy.require if isinstance(policy.require, list) else []
     for threat in [*policy.threats, *required]:

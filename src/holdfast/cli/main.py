@@ -69,8 +69,6 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("holdfast: interrupted\n")
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(2)
     except Exception as error:
         if os.environ.get("HOLDFAST_DEBUG"):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -18,12 +19,22 @@ def emit_json(document: Any) -> None:
     """Print a JSON document, or the JSON form of a pydantic model."""
     if hasattr(document, "model_dump"):
         document = document.model_dump(mode="json")
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
+    text = json.dumps(document, indent=2, ensure_ascii=False, sort_keys=False)
+    _to_whoever_reads(lambda: sys.stdout.write(text + "\n"))
 
 
 def say(text: str = "") -> None:
     """Print a line of rich markup; text that came from data or files must be escaped by the caller."""
-    console().print(text, highlight=False, soft_wrap=True)
+    _to_whoever_reads(lambda: console().print(text, highlight=False, soft_wrap=True))
+
+
+def _to_whoever_reads(write: Callable[[], Any]) -> None:
+    """Write to stdout; when its reader is gone, go on silently, so that the exit code stays that of the verdict."""
+    try:
+        write()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def console() -> Any:

@@ -1,7 +1,8 @@
 """Runs jobs in worker processes on this machine.
 
 A worker that dies takes only its own job with it: the job is reported as failed and another worker is started for the
-rest. Each worker computes on one thread, so that results do not depend on how many cores there are.
+rest. Each worker computes on one thread, so that results do not depend on how many cores there are. Nor does a worker import anything from the current folder (`-P`): a file
+beside a system file must not run because it is called like a module.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class LocalEngine:
                 worker, event = events.get()
                 kind = event["kind"]
                 if kind == "progress":
-                    progress.advance(event["task"], event["done"], event["total"])
+                    progress.advance(f"{worker.job}: {event['task']}", event["done"], event["total"])
                     continue
                 if kind == "broken":
                     raise WorkerError(f"a worker could not start: {event['error']}")
@@ -110,7 +111,7 @@ class _Worker:
         self.ready = False
         sink = log.open("ab") if log else None
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "holdfast.engine.worker"],
+            [sys.executable, "-P", "-m", "holdfast.engine.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=sink if sink else subprocess.DEVNULL,
