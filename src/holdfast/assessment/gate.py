@@ -201,9 +201,15 @@ def _judge_threat(assessment: Assessment, threat: str, rule: ThreatRule) -> list
 
 
 def upper_bound(evidence: Evidence, chance: float = 0.0) -> float:
-    """The upper end of the 95 % interval of the success rate, above what chance alone gives, in [0, 1]."""
+    """The upper end of the 95 % interval of the success rate, above what chance alone gives, in [0, 1].
+
+    Where the probe's own interval of the same counts is wider, because it knows of more than the rows show, that one counts.
+    """
     clusters = [row.cluster or row.unit for row in evidence.rows] if any(row.cluster for row in evidence.rows) else None
     upper = rate([row.success for row in evidence.rows], clusters).high
+    counts = sum(row.success for row in evidence.rows), len(evidence.rows)
+    own = [metric.high for metric in evidence.metrics if (metric.successes, metric.trials) == counts and metric.high is not None]
+    upper = max([upper, *own])
     return max(0.0, (upper - chance) / (1 - chance)) if chance < 1 else 0.0
 
 

@@ -10,19 +10,25 @@ from holdfast.assessment.loading import load_target
 from holdfast.core.errors import IntegrityFailure
 from holdfast.threats.reader import read_system
 
-CHECKED = ("model", "train", "holdout")
+CHECKED = {
+    "model": "model",
+    "train": "training data",
+    "holdout": "holdout data",
+    "served": "form in which the model answers",
+    "domain": "domain of allowed changes",
+}
 
 
 def check_current(assessment: Assessment, system_file: Path, trust: Collection[str] = ()) -> None:
-    """Compare the digests of an assessment with those of the files that the system file names.
+    """Compare the digests of an assessment with those of what the system file describes now.
 
     Raises:
-        IntegrityFailure: a model or data file is not the one that was measured.
+        IntegrityFailure: the model, its answers, the data or the domain are not those that were measured.
         HoldfastError: the system file or what it names cannot be read.
     """
     current = load_target(read_system(system_file), system_file, trust=trust).digests
-    for name in CHECKED:
+    for name, meaning in CHECKED.items():
         if assessment.digests.get(name) != current.get(name):
             raise IntegrityFailure(
-                f"the {name} is not the one that was assessed", where=str(system_file), hint="Run holdfast assess again."
+                f"the {meaning} is not the one that was assessed", where=str(system_file), hint="Run holdfast assess again."
             )

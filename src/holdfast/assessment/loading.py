@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -76,6 +77,9 @@ def load_target(system: System, file: Path, *, trust: Collection[str] = (), show
     digests = {"model": loaded.digest, "system": _digest(file.read_bytes()) if file.is_file() else ""}
     digests |= {name: dataset.digest for name, dataset in datasets.items()}
     digests |= {"recipe": recipe.digest} if recipe else {}
+    digests["served"] = _digest(json.dumps([loaded.digest, system.serving.answers], sort_keys=True).encode())
+    digests["data"] = _digest(json.dumps([dataset.digest for _, dataset in sorted(datasets.items())]).encode())
+    digests["domain"] = _digest(system.domain.model_dump_json().encode())
     target = Target(
         name=system.system,
         model=model,

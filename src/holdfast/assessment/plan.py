@@ -27,6 +27,10 @@ LIMITS = {"rows": (20, 2000), "queries": (100, 10_000), "repeats": (3, 50), "sha
 """The range in which a time budget may move each quantity of a `Budget`."""
 
 
+FACTORS = tuple(0.05 * 2 ** (step / 2) for step in range(18))
+"""Steps of a time budget, as multiples of the standard one; coarse, so that a little noise does not change the result."""
+
+
 class PlannedProbe(Document):
     """One probe of the plan.
 
@@ -72,6 +76,13 @@ class Plan(Document):
     seconds: Finite
     probes: tuple[PlannedProbe, ...]
     unmeasured: tuple[Unplanned, ...]
+
+    @property
+    def described_budget(self) -> str:
+        """The level, or the time with what it became, since that depends on the machine's speed."""
+        if self.budget in BUDGETS:
+            return self.budget
+        return f"{self.budget} ({self.rows} rows, {self.queries} queries, {self.repeats} trainings, {self.shadows} shadows)"
 
     @property
     def allowance(self) -> Budget:
@@ -121,7 +132,7 @@ def make_plan(
     pace = _Pace(target)
     seconds_wanted = None if budget in BUDGETS else parse_time(budget)
     allowance = (
-        BUDGETS[budget] if seconds_wanted is None else _fit(budget, seconds_wanted * workers, probes, target, open_threats, pace)
+        BUDGETS[budget] if seconds_wanted is None else _fit(budget, seconds_wanted, workers, probes, target, open_threats, pace)
     )
     planned = []
     for name, probe in probes.items():
@@ -206,7 +217,13 @@ class _Pace:
 
 
 def _fit(
-    level: str, seconds: float, probes: Mapping[str, Probe], target: Target, threats: Mapping[str, Threat], pace: _Pace
+    level: str,
+    seconds: float,
+    workers: int,
+    probes: Mapping[str, Probe],
+    target: Target,
+    threats: Mapping[str, Threat],
+    pace: _Pace,
 ) -> Budget:
     """The largest budget, scaled from `standard`, whose estimate stays within `seconds`; the smallest if none does."""
     runnable = []
@@ -224,10 +241,8 @@ def _fit(
         return replace(base, level=level, **values)
 
     def cost(budget: Budget) -> float:
-        return sum(pace.price(probe.work(target, budget)) for probe in runnable)
+        prices = [pace.price(probe.work(target, budget)) for probe in runnable]
+        return max(sum(prices) / workers, max(prices, default=0.0))
 
-    low, high = 0.05, 20.0
-    for _ in range(20):
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if cost(scaled(middle)) <= seconds else (low, middle)
-    return scaled(low)
+    fitting = [factor for factor in FACTORS if cost(scaled(factor)) <= seconds]
+    return scaled(max(fitting, default=FACTORS[0]))

@@ -5,7 +5,7 @@
    interrupted run loses only what was in the middle; `resume` takes up the evidence of an earlier run with the same key.
 3. `Run.finish` quantifies risk and makes the document.
 
-The run's key is the digest of everything that decides the evidence: the target's digests, the system's domain, the seed,
+The run's key is the digest of everything that decides the evidence: the system file's place, the target's digests, the seed,
 the budget, the probes and the versions. Evidence of another key is never taken up.
 """
 
@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ from holdfast.threats.derivation import Threat, derive
 from holdfast.threats.reader import read_system
 from holdfast.threats.system import System
 
-STATE_FOLDER = ".holdfast"
+STATE_VARIABLE = "XDG_STATE_HOME"
 DECIDING_PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "torch", "xgboost", "lightgbm", "onnxruntime")
 
 
@@ -91,8 +92,12 @@ class Run:
         Raises:
             ConfigurationError: another run works in the same folder.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigurationError(f"cannot write: {error.strerror}", where=str(self.folder)) from error
         with _locked(self.folder):
+            self._settle_plan(resume)
             for planned in self.plan.probes:
                 kept = self._path(planned.name)
                 if planned.state != "runs":
@@ -120,6 +125,10 @@ class Run:
                     write_document(self._path(result.job), evidence)
                 self._keep(result.job, evidence, on_done)
 
+    def discard(self) -> None:
+        """Remove the run's folder, once its assessment is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def finish(self, *, started: float, today: date | None = None) -> Assessment:
         """Quantify and seal.
 
@@ -130,8 +139,8 @@ class Run:
         evidence = tuple(self.evidence[planned.name] for planned in self.plan.probes)
         decisions = decisions_in_force(
             read_decisions(self.file),
-            self.target.digests.get("model", ""),
-            self.target.digests.get("holdout", ""),
+            self.target.digests.get("served", ""),
+            self.target.digests.get("data", ""),
             today or date.today(),
         )
         register = quantify(self.system, self.threats, evidence, seed=self.seed, decisions=decisions)
@@ -145,7 +154,7 @@ class Run:
             utility=measure_utility(self.target),
             digests=dict(self.target.digests),
             seed=self.seed,
-            budget=self.plan.budget,
+            budget=self.plan.described_budget,
             threats=self.threats,
             evidence=evidence,
             measurable=self.measurable,
@@ -154,6 +163,14 @@ class Run:
             personal_values=self.target.show_values,
             notes=tuple(self.target.notes),
         ).sealed()
+
+    def _settle_plan(self, resume: bool) -> None:
+        """Keep the plan with the run: a time budget becomes other numbers on a busier machine, and a resumed run must not."""
+        kept = self.folder / "plan"
+        if resume and kept.exists():
+            self.plan = read_document(kept, Plan, "a plan")
+        else:
+            write_document(kept, self.plan)
 
     def _summary(self) -> SystemSummary:
         answers = self.system.serving.answers
@@ -249,7 +266,7 @@ def prepare(
     plan = make_plan(target, threats, budget=budget, workers=workers or os.cpu_count() or 1, probes=chosen, actors=able)
     excluded = {threat.id for threat in threats if threat.applicability == "excluded"}
     measurable = sorted({threat for probe in installed.values() for threat in probe.threats} - excluded)
-    key = _key(system, target, plan, seed)
+    key = _key(file, system, target, plan, seed)
     return Run(
         file=file,
         system=system,
@@ -258,7 +275,7 @@ def prepare(
         plan=plan,
         seed=seed,
         trust=tuple(trust),
-        folder=file.resolve().parent / STATE_FOLDER / "runs" / key,
+        folder=runs_folder() / key,
         measurable=tuple(measurable),
     )
 
@@ -268,7 +285,9 @@ def assess(file: Path, *, resume: bool = False, progress: Progress | None = None
     started = time.monotonic()
     run = prepare(file, **options)
     run.measure(resume=resume, workers=run.plan.workers, progress=progress)
-    return run.finish(started=started)
+    assessment = run.finish(started=started)
+    run.discard()
+    return assessment
 
 
 def versions() -> dict[str, str]:
@@ -282,11 +301,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _key(system: System, target: Target, plan: Plan, seed: int) -> str:
+def runs_folder() -> Path:
+    """Where evidence of unfinished runs is kept: with the user and not with the project, whose author must not supply it."""
+    state = os.environ.get(STATE_VARIABLE)
+    return (Path(state) if state else Path.home() / ".local" / "state") / "holdfast" / "runs"
+
+
+def _key(file: Path, system: System, target: Target, plan: Plan, seed: int) -> str:
     content = {
+        "file": str(file.resolve()),
         "digests": dict(target.digests),
         "facts": system.model_dump(mode="json", include={"model", "data", "serving", "domain"}),
-        "allowance": vars(plan.allowance),
+        "budget": plan.budget,
         "probes": [planned.name for planned in plan.probes],
         "seed": seed,
         "versions": versions(),

@@ -87,8 +87,10 @@ def assess(
             )
             raise
     assessment = run.finish(started=started)
+    replaced = keep_replaced(output)
     write_document(output, assessment)
     record(assessment, Path(system))
+    run.discard()
     if html:
         from holdfast.reports.html import render_html
 
@@ -99,10 +101,8 @@ def assess(
     from holdfast.reports.terminal import print_summary
 
     print_summary(assessment, console())
-    say(
-        f"\nAssessment: {output}"
-        + (f"\nReport:     {html}" if html else f"\nReport:     holdfast report {output} --html report.html")
-    )
+    say(f"\nAssessment: {output}" + (f" (the one it replaces is now {replaced})" if replaced else ""))
+    say(f"Report:     {html}" if html else f"Report:     holdfast report {output} --html report.html")
 
 
 def history(
@@ -143,6 +143,17 @@ def history(
             str(entry.unmeasured),
         )
     console().print(table)
+
+
+def keep_replaced(path: Path) -> Path | None:
+    """Move an existing assessment aside, so that a new one never destroys it; returns where it is now."""
+    if not path.exists():
+        return None
+    number = 1
+    while (aside := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
 
 
 def record(assessment: Any, system: Path) -> None:

@@ -65,8 +65,8 @@ def decide(
         who=who,
         until=until,
         reason=reason,
-        model_digest=judged.digests.get("model", ""),
-        data_digest=judged.digests.get("holdout", ""),
+        model_digest=judged.digests.get("served", ""),
+        data_digest=judged.digests.get("data", ""),
     )
     if json:
         emit_json(made)
@@ -87,7 +87,7 @@ def decisions(assessment: Assessed = Path("assessment.json"), system: Beside = P
 
     recorded = read_decisions(system)
     digests: dict[str, Any] = dict(read_assessment(assessment).digests) if recorded else {}
-    marked = decisions_in_force(recorded, digests.get("model", ""), digests.get("holdout", ""), date.today())
+    marked = decisions_in_force(recorded, digests.get("served", ""), digests.get("data", ""), date.today())
     if json:
         emit_json([decision.model_dump(mode="json") for decision in marked])
         return

@@ -133,7 +133,8 @@ class Target:
         facts: the system's stated facts, each a tuple of values.
         model_path: the file the model was loaded from; None for a callable or an endpoint.
         show_values: whether the user allowed personal values in evidence.
-        digests: of model, train, holdout and recipe.
+        digests: of model, train, holdout, recipe and system file; `served` is the model with its answer hardening, `data` all
+            data sets together, `domain` what an attacker may change.
         notes: what loading had to assume, for the reader of the assessment.
         bare: the model without answer hardening, for an actor who holds the file; `model` itself when nothing hardens it.
         harden: puts the answer hardening of `model` around another model, so that an attacker's shadow models answer in the

@@ -1,8 +1,8 @@
 """Runs jobs in worker processes on this machine.
 
 A worker that dies takes only its own job with it: the job is reported as failed and another worker is started for the
-rest. Each worker computes on one thread, so that results do not depend on how many cores there are. Nor does a worker import anything from the current folder (`-P`): a file
-beside a system file must not run because it is called like a module.
+rest. Each worker computes on one thread, so that results do not depend on how many cores there are. No worker imports
+anything from the current folder (`-P`): a file beside a system file must not run because it is named like a module.
 """
 
 from __future__ import annotations
