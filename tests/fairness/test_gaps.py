@@ -110,6 +110,35 @@ def test_clustered_rows_do_not_make_chance_look_like_harm():
     assert naive > 30
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("within", [False, True])
+def test_the_permutation_keeps_its_level_when_clusters_differ_in_size(within):
+    """Few patients with many rows carry most of the luck; rows of several groups within a patient are dealt too."""
+    found = 0
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        sizes = np.r_[np.full(6, 40), np.full(60, 4)]
+        patients = draw.permutation(np.repeat(np.arange(len(sizes)), sizes))
+        predicted = (draw.random(len(sizes)) < 0.3)[patients].astype(np.int64)
+        common = draw.choice(list("xyz"), len(sizes))[patients]
+        own = draw.choice(list("xyz"), len(patients))
+        frame = pd.DataFrame({"a": np.where(draw.random(len(patients)) < 0.5, own, common) if within else common})
+        gaps = measure_gaps(np.zeros_like(predicted), predicted, frame, CLASSES, clusters=patients.astype(str), seed=seed)
+        found += gaps.overall < 0.05
+    assert found <= 0.08 * 200
+
+
+def test_harm_within_clusters_is_found():
+    """Each patient has rows of both groups, so that dealing whole patients alone would show nothing."""
+    draw = np.random.default_rng(0)
+    patients = np.repeat(np.arange(80), draw.integers(4, 12, 80))
+    sex = draw.choice(["F", "M"], len(patients))
+    predicted = (draw.random(len(patients)) < np.where(sex == "F", 0.35, 0.1)).astype(np.int64)
+    gaps = measure_gaps(np.zeros_like(predicted), predicted, pd.DataFrame({"sex": sex}), CLASSES, clusters=patients.astype(str))
+    assert gaps.harm_beyond_chance
+    assert gaps.overall < 0.01
+
+
 def test_small_groups_are_too_few_to_tell():
     y = np.zeros(100, dtype=np.int64)
     predicted = np.r_[np.ones(5, dtype=np.int64), np.zeros(95, dtype=np.int64)]

@@ -3,7 +3,7 @@
 - error rate, and for each class that may be chosen: selection rate, true and false positive rate, and calibration;
 - shares with exact intervals, gaps with Newcombe's; clustered rows count as their effective number;
 - p-values are corrected by Holm over all comparisons; whether any error gap is beyond chance at all is asked of
-  permutations that deal the outcomes anew, whole clusters at a time.
+  permutations that deal the group memberships anew, whole clusters at a time.
 
 A group that is too small is too few to tell, which is not fair treatment. Sources: Holm (1979); Westfall and Young (1993)
 for the largest statistic over permutations; Hardt, Price and Srebro (2016) for the measures.
@@ -112,19 +112,20 @@ def measure_gaps(
     """
     grouping = find_groups(groups, smallest)
     wrong = predicted != y
+    together = None if clusters is None else np.unique(clusters, return_inverse=True)[1]
     gaps = []
     for name, mask in grouping.members.items():
-        gaps.append(_share_gap(name, ERROR, wrong, mask, np.ones(len(y), dtype=bool), clusters))
+        gaps.append(_share_gap(name, ERROR, wrong, mask, np.ones(len(y), dtype=bool), together))
         for label in _selectable(classes):
-            gaps.extend(_selection_gaps(name, mask, y, predicted, label, classes[label], clusters, smallest))
+            gaps.extend(_selection_gaps(name, mask, y, predicted, label, classes[label], together, smallest))
             if probabilities is not None:
-                gaps.append(_calibration_gap(name, mask, y, probabilities[:, label], label, classes[label], clusters))
+                gaps.append(_calibration_gap(name, mask, y, probabilities[:, label], label, classes[label], together))
     corrected = _holm([gap.chance for gap in gaps])
     return Gaps(
         gaps=tuple(replace(gap, corrected=value) for gap, value in zip(gaps, corrected, strict=True)),
         members=grouping.members,
         too_few=grouping.too_few,
-        overall=_permutation(wrong, grouping.members, clusters, seed),
+        overall=_permutation(wrong, grouping.members, np.arange(len(y)) if together is None else together, seed),
     )
 
 
@@ -141,7 +142,7 @@ def _selection_gaps(
     predicted: NDArray[np.int64],
     label: int,
     class_name: str,
-    clusters: NDArray[np.str_] | None,
+    clusters: NDArray[np.int64] | None,
     smallest: int,
 ) -> Iterator[Gap]:
     selected = predicted == label
@@ -157,7 +158,7 @@ def _share_gap(
     outcome: NDArray[np.bool_],
     mask: NDArray[np.bool_],
     among: NDArray[np.bool_],
-    clusters: NDArray[np.str_] | None,
+    clusters: NDArray[np.int64] | None,
 ) -> Gap:
     sides = [among & mask, among & ~mask]
     inside, outside = (rate(outcome[side], None if clusters is None else clusters[side]) for side in sides)
@@ -197,7 +198,7 @@ def _calibration_gap(
     scores: NDArray[np.float64],
     label: int,
     class_name: str,
-    clusters: NDArray[np.str_] | None,
+    clusters: NDArray[np.int64] | None,
 ) -> Gap:
     """Mean score minus observed share inside the group, by Student's t on the effective number of rows."""
     off = scores[mask] - (y[mask] == label)
@@ -231,36 +232,38 @@ def _holm(chances: list[float]) -> list[float]:
 def _permutation(
     wrong: NDArray[np.bool_],
     members: Mapping[str, NDArray[np.bool_]],
-    clusters: NDArray[np.str_] | None,
+    clusters: NDArray[np.int64],
     seed: int,
 ) -> float:
-    """P(the largest standardised excess of errors over all groups is at least the observed one) when groups do not matter."""
+    """P(the largest standardised excess of errors over all groups is at least the observed one) when groups do not matter.
+
+    Clusters keep their rows and errors and are dealt each other's group memberships, so that rows of one cluster stay
+    together whatever its size. Clusters of other sizes are dealt their memberships in the same proportions.
+    """
     if not members or wrong.all() or not wrong.any():
         return 1.0
-    inside = np.array(list(members.values()), dtype=float)
-    order = np.arange(len(wrong)) if clusters is None else np.argsort(clusters, kind="stable")
-    inside, outcome = inside[:, order], wrong[order].astype(float)
-    sizes = inside.sum(axis=1)
-    spread = np.sqrt(outcome.mean() * (1 - outcome.mean()) * (1 / sizes + 1 / (len(outcome) - sizes)))
-
-    def largest(dealt: NDArray[np.float64]) -> NDArray[np.float64]:
-        hits = inside @ dealt
-        gap = hits / sizes[:, None] - (outcome.sum() - hits) / (len(outcome) - sizes)[:, None]
-        return np.asarray((gap / spread[:, None]).max(axis=0))
-
     draw = generator(seed, "permutations")
-    observed = float(largest(outcome[:, None])[0])
-    starts = None if clusters is None else np.unique(clusters[order], return_index=True)[1]
+    order = np.lexsort((draw.random(len(wrong)), clusters))
+    outcome, member = wrong[order].astype(float), clusters[order]
+    profiles, profile = np.unique(np.array(list(members.values()))[:, order].T, axis=0, return_inverse=True)
+    belongs = profiles.astype(float)
+    sizes = np.bincount(member)
+    starts = np.cumsum(sizes) - sizes
+    place = np.arange(len(wrong)) - starts[member]
+
+    def largest(dealt: NDArray[np.int64]) -> float:
+        inside, hits = (np.bincount(dealt, weights, minlength=len(belongs)) @ belongs for weights in (None, outcome))
+        outside, misses = len(wrong) - inside, outcome.sum() - hits
+        told = (inside > 0) & (outside > 0)
+        inside, hits, outside, misses = (counts[told] for counts in (inside, hits, outside, misses))
+        excess = (hits / inside - misses / outside) / np.sqrt(1 / inside + 1 / outside)
+        return float(excess.max(initial=-np.inf))
+
+    observed = largest(profile)
     reached = 0
-    for _ in range(0, PERMUTATIONS, 111):
-        dealt = np.stack([outcome[_dealt(len(outcome), starts, draw)] for _ in range(111)], axis=1)
-        reached += int((largest(dealt) >= observed - 1e-12).sum())
+    for _ in range(PERMUTATIONS):
+        giver = draw.permutation(len(sizes))
+        turn = draw.integers(sizes[giver])
+        row = starts[giver][member] + (place + turn[member]) % sizes[giver][member]
+        reached += largest(profile[row]) >= observed - 1e-12
     return (1 + reached) / (1 + PERMUTATIONS)
-
-
-def _dealt(rows: int, starts: NDArray[np.int64] | None, draw: np.random.Generator) -> NDArray[np.int64]:
-    """A random order of the rows; with clusters, of the clusters, each kept together."""
-    if starts is None:
-        return draw.permutation(rows)
-    blocks = np.split(np.arange(rows), starts[1:])
-    return np.concatenate([blocks[place] for place in draw.permutation(len(blocks))])
