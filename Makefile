@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint bench claims docs clean
+.PHONY: help demo test quick coverage lint bench claims docs clean
 
 VENV := .venv
 PYTHON ?= python3
@@ -9,8 +9,9 @@ help:
 	@echo "make demo    set up, then assess a model of real health data, apply a control and measure again"
 	@echo "make test    set up, then run the whole test suite"
 	@echo "make quick   the tests that take under two minutes"
+	@echo "make coverage  the whole suite, with what it covers"
 	@echo "make lint    style, types and layers"
-	@echo "make bench   all benchmarks, with peers in environments of their own"
+	@echo "make bench   all benchmarks, with peers in environments of their own; DATA=DIR names the public data"
 	@echo "make claims  each promise with the evidence behind it"
 	@echo "make docs    the documentation site, into site/"
 
@@ -18,12 +19,12 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.examples: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "Installing Holdfast and its examples into $(VENV) (about a minute) ..."
+	@echo "Installing Holdfast and its examples into $(VENV) (one to three minutes) ..."
 	@$(PIP) install -c constraints.txt -e '.[examples]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "Installing Holdfast with everything its tests need into $(VENV) (about two minutes) ..."
+	@echo "Installing Holdfast with everything its tests need into $(VENV) (two to four minutes) ..."
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.examples
 
@@ -35,10 +36,13 @@ demo: $(VENV)/.examples
 	@$(VENV)/bin/python -m examples.care_management
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist loadscope
 
 quick: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -n auto -m "not slow"
+
+coverage: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest -n auto --dist loadscope --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
@@ -47,7 +51,7 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.dev
-	$(VENV)/bin/python -m benchmarks
+	$(VENV)/bin/python -m benchmarks $(if $(DATA),--data $(DATA))
 
 claims: $(VENV)/.dev
 	$(VENV)/bin/python -m benchmarks.claims --write

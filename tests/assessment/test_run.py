@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
 
 import pytest
 
+from holdfast.assessment.document import Assessment
 from holdfast.assessment.integrity import check_current
 from holdfast.assessment.run import assess, prepare
 from holdfast.cli.assess import keep_replaced
@@ -68,5 +69,10 @@ def test_a_new_assessment_never_destroys_an_old_one(tmp_path: Path) -> None:
     for content in ("first", "second"):
         path.write_text(content)
         keep_replaced(path)
-    assert sorted(os.listdir(tmp_path)) == ["assessment.1.json", "assessment.2.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["assessment.1.json", "assessment.2.json"]
     assert (tmp_path / "assessment.1.json").read_text() == "first"
+
+
+def test_the_published_schema_is_the_documents(pytestconfig: pytest.Config) -> None:
+    published = pytestconfig.rootpath / "schemas" / "assessment.schema.json"
+    assert json.loads(published.read_text()) == Assessment.model_json_schema()
