@@ -115,6 +115,7 @@ class Evidence(Document):
         axis: what capability counts ("queries", "poison fraction", "severity"); "" when success has no axis.
         tested: the largest capability tested.
         rows: the units.
+        subject: the column or group that the rows are about, where the probe chose one; "" otherwise.
         chance: the success rate of an attacker who does not use the model; only what exceeds it is the model's doing.
         strength: how much a stronger attacker might add.
         method: the attack and its settings, in one line a reader can follow.
@@ -132,6 +133,7 @@ class Evidence(Document):
     axis: str = ""
     tested: Finite | None = None
     rows: tuple[Row, ...] = ()
+    subject: str = ""
     chance: Finite = Field(default=0.0, ge=0, le=1)
     strength: Strength = "moderate"
     method: str = ""
