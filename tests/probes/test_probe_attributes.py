@@ -51,7 +51,8 @@ def test_rows_and_chance_are_of_the_same_records(target, evidence):
     won = np.array([row.success for row in evidence.rows])
     without = np.array([row.detail["right without the model"] for row in evidence.rows])
     assert evidence.chance == pytest.approx(without.mean())
-    gain = evidence.metric("gain over imputer", "smoker")
+    gain = evidence.metric("gain over imputer", evidence.subject)
+    assert evidence.subject == "smoker"
     assert gain.value == pytest.approx(won.mean() - without.mean())
     assert gain.low < gain.value < gain.high
     assert {row.unit for row in evidence.rows} <= set(target.train.ids)

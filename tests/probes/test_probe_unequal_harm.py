@@ -65,7 +65,8 @@ def test_planted_harm_is_measured_on_the_rows_of_the_group():
     assert wrong == pytest.approx(0.35, abs=0.05)
     assert evidence.chance == pytest.approx(0.15, abs=0.04)
     assert "sex = F" in evidence.reason
-    assert evidence.metric("gap in error rate", "sex = F").low > 0
+    assert evidence.subject == "sex = F"
+    assert evidence.metric("gap in error rate", evidence.subject).low > 0
     assert evidence.metric("p-value of the largest error gap").value < 0.01
     assert evidence == run(given)
 

@@ -104,6 +104,7 @@ class AttributeInference:
             status="measured",
             reason="; ".join(_limits(target, own, worst, skipped)),
             rows=_rows(worst, seed),
+            subject=worst.column,
             chance=float(worst.baseline.mean()),
             strength="moderate",
             method=(
