@@ -8,7 +8,7 @@ import pytest
 from holdfast.assessment.compare import Comparison, compare
 from holdfast.assessment.document import Assessment, SystemSummary, Utility
 from holdfast.core.errors import ConfigurationError
-from holdfast.core.evidence import Evidence, Row
+from holdfast.core.evidence import Evidence, Metric, Row
 from holdfast.risk.register import Loss, Risk, RiskRegister
 from holdfast.threats.derivation import Threat
 
@@ -105,9 +105,9 @@ def outcomes(count: int, lost: int, start: int = 0) -> dict[str, float | None]:
 
 
 def test_rows_are_paired_by_unit_and_the_rest_is_counted():
-    before = evidence("P-PRI-MIA", outcomes(40, 30) | {"gone": 1.0})
-    after = evidence("P-PRI-MIA", dict(reversed(outcomes(40, 5).items())) | {"new1": None, "new2": None})
-    change = only(compare(assessment(before), assessment(after)), "P-PRI-MIA")
+    before = evidence("P-EVA-GRAD", outcomes(40, 30) | {"gone": 1.0})
+    after = evidence("P-EVA-GRAD", dict(reversed(outcomes(40, 5).items())) | {"new1": None, "new2": None})
+    change = only(compare(assessment(before), assessment(after)), "P-EVA-GRAD")
     assert (change.pairing, change.verdict, change.trials) == ("paired", "helps", 40)
     assert (change.fixed, change.broken) == (25, 0)
     assert (change.before, change.after) == (30 / 40, 5 / 40)
@@ -118,8 +118,8 @@ def test_rows_are_paired_by_unit_and_the_rest_is_counted():
 
 def test_a_change_that_makes_it_worse_harms():
     change = only(
-        compare(assessment(evidence("P-PRI-MIA", outcomes(60, 5))), assessment(evidence("P-PRI-MIA", outcomes(60, 25)))),
-        "P-PRI-MIA",
+        compare(assessment(evidence("P-EVA-GRAD", outcomes(60, 5))), assessment(evidence("P-EVA-GRAD", outcomes(60, 25)))),
+        "P-EVA-GRAD",
     )
     assert change.verdict == "harms"
     assert change.high < 0
@@ -128,8 +128,8 @@ def test_a_change_that_makes_it_worse_harms():
 @pytest.mark.claim("loop-5")
 @pytest.mark.parametrize("lost", [0, 20, 60])
 def test_identical_evidence_is_no_evidence_of_help(lost):
-    same = evidence("P-PRI-MIA", outcomes(60, lost))
-    change = only(compare(assessment(same), assessment(same)), "P-PRI-MIA")
+    same = evidence("P-EVA-GRAD", outcomes(60, lost))
+    change = only(compare(assessment(same), assessment(same)), "P-EVA-GRAD")
     assert change.verdict == "no evidence of help"
     assert change.probability_helps == pytest.approx(0.5)
     assert change.low < 0 < change.high
@@ -142,17 +142,17 @@ def test_a_control_without_effect_is_called_helpful_in_at_most_one_in_forty_comp
     for _ in range(400):
         drawn = generator.random((2, 80)) < 0.3
         sides = [
-            assessment(evidence("P-PRI-MIA", {f"r{i}": 1.0 if hit else None for i, hit in enumerate(side)})) for side in drawn
+            assessment(evidence("P-EVA-GRAD", {f"r{i}": 1.0 if hit else None for i, hit in enumerate(side)})) for side in drawn
         ]
-        verdicts.append(only(compare(*sides), "P-PRI-MIA").verdict)
+        verdicts.append(only(compare(*sides), "P-EVA-GRAD").verdict)
     assert verdicts.count("helps") <= 400 / 40 + 2.33 * np.sqrt(400 / 40)
     assert "no evidence of help" in verdicts
 
 
 def test_success_counts_only_up_to_the_capability_tested_on_both_sides():
-    before = evidence("P-PRI-MIA", dict.fromkeys(outcomes(30, 0), 80.0), tested=100.0)
-    after = evidence("P-PRI-MIA", outcomes(30, 0), tested=50.0)
-    change = only(compare(assessment(before), assessment(after)), "P-PRI-MIA")
+    before = evidence("P-EVA-GRAD", dict.fromkeys(outcomes(30, 0), 80.0), tested=100.0)
+    after = evidence("P-EVA-GRAD", outcomes(30, 0), tested=50.0)
+    change = only(compare(assessment(before), assessment(after)), "P-EVA-GRAD")
     assert change.capability == 50.0
     assert (change.before, change.after) == (0.0, 0.0)
     assert change.verdict == "no evidence of help"
@@ -168,34 +168,34 @@ def test_success_counts_only_up_to_the_capability_tested_on_both_sides():
     ],
 )
 def test_other_rows_seeds_or_budgets_are_compared_unpaired_and_said_so(fields, word):
-    before, after = evidence("P-PRI-MIA", outcomes(60, 40)), evidence("P-PRI-MIA", outcomes(60, 10))
+    before, after = evidence("P-EVA-GRAD", outcomes(60, 40)), evidence("P-EVA-GRAD", outcomes(60, 10))
     comparison = compare(assessment(before), assessment(after, **fields))
-    change = only(comparison, "P-PRI-MIA")
+    change = only(comparison, "P-EVA-GRAD")
     assert not comparison.paired
     assert any(word in note for note in comparison.notes)
     assert change.pairing == "unpaired"
     assert (change.fixed, change.broken, change.probability_helps) == (None, None, None)
     assert change.low < 0.5 < change.high
-    paired = only(compare(assessment(before), assessment(after)), "P-PRI-MIA")
+    paired = only(compare(assessment(before), assessment(after)), "P-EVA-GRAD")
     assert paired.high - paired.low < change.high - change.low
 
 
 def test_another_probe_seed_or_repeated_units_are_not_paired():
-    before = evidence("P-PRI-MIA", outcomes(30, 20))
-    other = evidence("P-PRI-MIA", outcomes(30, 20), seed=8)
-    doubled = evidence("P-PRI-MIA", rows=rows(outcomes(30, 20)) * 2)
+    before = evidence("P-EVA-GRAD", outcomes(30, 20))
+    other = evidence("P-EVA-GRAD", outcomes(30, 20), seed=8)
+    doubled = evidence("P-EVA-GRAD", rows=rows(outcomes(30, 20)) * 2)
     for after in (other, doubled):
-        assert only(compare(assessment(before), assessment(after)), "P-PRI-MIA").pairing == "unpaired"
+        assert only(compare(assessment(before), assessment(after)), "P-EVA-GRAD").pairing == "unpaired"
 
 
 @pytest.mark.claim("loop-2")
 @pytest.mark.parametrize("status", ["failed", "inconclusive", "unmeasured", "not_applicable"])
 def test_losing_the_measurement_is_never_help(status):
-    before = evidence("P-PRI-MIA", outcomes(30, 30))
-    after = evidence("P-PRI-MIA", status=status, reason="the model answered <b>NaN</b>")
+    before = evidence("P-EVA-GRAD", outcomes(30, 30))
+    after = evidence("P-EVA-GRAD", status=status, reason="the model answered <b>NaN</b>")
     for change in (
-        only(compare(assessment(before), assessment(after)), "P-PRI-MIA"),
-        only(compare(assessment(before), assessment()), "P-PRI-MIA"),
+        only(compare(assessment(before), assessment(after)), "P-EVA-GRAD"),
+        only(compare(assessment(before), assessment()), "P-EVA-GRAD"),
     ):
         assert change.verdict == "not comparable"
         assert change.pairing == "none"
@@ -204,12 +204,90 @@ def test_losing_the_measurement_is_never_help(status):
 
 
 def test_disjoint_rows_are_compared_unpaired_and_other_axes_not_at_all():
-    before = evidence("P-PRI-MIA", outcomes(30, 20))
-    elsewhere = only(compare(assessment(before), assessment(evidence("P-PRI-MIA", outcomes(30, 0, start=100)))), "P-PRI-MIA")
+    before = evidence("P-EVA-GRAD", outcomes(30, 20))
+    elsewhere = only(compare(assessment(before), assessment(evidence("P-EVA-GRAD", outcomes(30, 0, start=100)))), "P-EVA-GRAD")
     assert (elsewhere.pairing, elsewhere.fixed) == ("unpaired", None)
     assert "no row was attacked on both sides" in elsewhere.reason
-    other = only(compare(assessment(before), assessment(evidence("P-PRI-MIA", outcomes(30, 0), axis="severity"))), "P-PRI-MIA")
+    other = only(compare(assessment(before), assessment(evidence("P-EVA-GRAD", outcomes(30, 0), axis="severity"))), "P-EVA-GRAD")
     assert other.verdict == "not comparable"
+
+
+def estimated(probe: str, metric: str, value: float, low: float, high: float, **fields: Any) -> Evidence:
+    group = fields.get("subject")
+    made = Metric(name=metric, value=value, low=low, high=high, group=group)
+    return evidence(probe, **{"rows": rows(outcomes(100, 50)), "axis": "", "tested": None, "metrics": (made,)} | fields)
+
+
+@pytest.mark.claim("loop-5")
+def test_a_gap_that_grows_while_everybody_errs_less_is_harm():
+    """40 % against 30 % before, 30 % against 10 % after."""
+    gap = "gap in error rate"
+    before = estimated("P-FAIR", gap, 0.1, 0.06, 0.14, subject="sex = F", chance=0.3, rows=rows(outcomes(1000, 400)))
+    after = estimated("P-FAIR", gap, 0.2, 0.16, 0.24, subject="sex = F", chance=0.1, rows=rows(outcomes(1000, 300)))
+    change = only(compare(assessment(before), assessment(after)), "P-FAIR")
+    assert (change.verdict, change.pairing) == ("harms", "unpaired")
+    assert (change.before, change.after) == (0.1, 0.2)
+    assert (change.low, change.high) == pytest.approx((-0.1 - np.hypot(0.04, 0.04), -0.1 + np.hypot(0.04, 0.04)))
+    other = after.model_copy(update={"subject": "sex = M"})
+    moved = only(compare(assessment(before), assessment(other)), "P-FAIR")
+    assert moved.verdict == "not comparable"
+    assert "sex = F before, sex = M after" in moved.reason
+
+
+@pytest.mark.claim("loop-5")
+def test_a_field_is_judged_by_the_gain_over_the_imputer():
+    """Fewer fields are guessed, but more of them thanks to the model."""
+    name = "gain over imputer"
+    before = estimated("P-PRI-ATTR", name, 0.05, 0.01, 0.09, subject="smoker", chance=0.85, rows=rows(outcomes(1000, 900)))
+    after = estimated("P-PRI-ATTR", name, 0.2, 0.15, 0.25, subject="smoker", chance=0.5, rows=rows(outcomes(1000, 700)))
+    assert only(compare(assessment(before), assessment(after)), "P-PRI-ATTR").verdict == "harms"
+    column = after.model_copy(update={"subject": "income"})
+    assert only(compare(assessment(before), assessment(column)), "P-PRI-ATTR").verdict == "not comparable"
+    unnamed = before.model_copy(update={"subject": ""})
+    assert only(compare(assessment(unnamed), assessment(unnamed)), "P-PRI-ATTR").verdict == "not comparable"
+
+
+@pytest.mark.claim("loop-5")
+def test_success_counts_beyond_chance_where_chance_differs():
+    before = evidence("P-POI-FLIP", outcomes(1000, 600), chance=0.55)
+    after = evidence("P-POI-FLIP", outcomes(1000, 500), chance=0.2)
+    change = only(compare(assessment(before), assessment(after)), "P-POI-FLIP")
+    assert change.verdict == "harms"
+    assert (change.before, change.after) == pytest.approx((0.05, 0.3))
+    assert "Success by chance differs" in change.reason
+
+
+@pytest.mark.claim("loop-5")
+def test_equally_leaky_models_are_told_apart_in_at_most_one_in_ten_comparisons():
+    """Each side chooses its own threshold, so that many rows change sides at once; the true rate is the same."""
+    draw = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(200):
+        sides = []
+        for _ in range(2):
+            signal = draw.normal(size=1000) + 0.5
+            named = signal > np.quantile(draw.normal(size=100), 0.9)
+            band = np.quantile([np.mean(signal > np.quantile(draw.normal(size=100), 0.9)) for _ in range(60)], [0.025, 0.975])
+            value, low, high = float(named.mean()), float(min(band[0], named.mean())), float(max(band[1], named.mean()))
+            hits = {f"r{i}": 1.0 if hit else None for i, hit in enumerate(named)}
+            sides.append(assessment(estimated("P-PRI-MIA", "TPR at 10 % FPR", value, low, high, rows=rows(hits), chance=0.1)))
+        verdicts.append(only(compare(*sides), "P-PRI-MIA").verdict)
+    assert verdicts.count("no evidence of help") >= 0.9 * len(verdicts)
+
+
+def test_members_are_compared_at_the_lowest_rate_that_both_sides_resolve():
+    at = {
+        level: Metric(name=f"TPR at {level} % FPR", value=v, low=v - 0.05, high=v + 0.05)
+        for level, v in (("10", 0.3), ("1", 0.2))
+    }
+    finer = evidence("P-PRI-MIA", outcomes(100, 20), metrics=(at["10"], at["1"]), chance=0.01)
+    coarse = evidence("P-PRI-MIA", outcomes(100, 30), metrics=(at["10"],), chance=0.1)
+    finest = evidence("P-PRI-MIA", outcomes(100, 20), metrics=(at["1"],), chance=0.01)
+    assert only(compare(assessment(finer), assessment(finer)), "P-PRI-MIA").before == 0.2
+    change = only(compare(assessment(finer), assessment(coarse)), "P-PRI-MIA")
+    assert (change.before, change.after, change.verdict) == (0.3, 0.3, "no evidence of help")
+    assert "TPR at 10 % FPR" in change.reason
+    assert only(compare(assessment(coarse), assessment(finest)), "P-PRI-MIA").verdict == "not comparable"
 
 
 def test_the_name_tells_every_threat_that_applies():
@@ -257,13 +335,13 @@ def test_clustered_rows_widen_the_interval():
     patients = {unit: f"p{i // 10}" for i, unit in enumerate(units)}
     hit = {unit: 1.0 if i < 20 else None for i, unit in enumerate(units)}
     none = dict.fromkeys(units)
-    plain = only(compare(assessment(evidence("P-PRI-MIA", hit)), assessment(evidence("P-PRI-MIA", none))), "P-PRI-MIA")
+    plain = only(compare(assessment(evidence("P-EVA-GRAD", hit)), assessment(evidence("P-EVA-GRAD", none))), "P-EVA-GRAD")
     clustered = only(
         compare(
-            assessment(evidence("P-PRI-MIA", rows=rows(hit, patients))),
-            assessment(evidence("P-PRI-MIA", rows=rows(none, patients))),
+            assessment(evidence("P-EVA-GRAD", rows=rows(hit, patients))),
+            assessment(evidence("P-EVA-GRAD", rows=rows(none, patients))),
         ),
-        "P-PRI-MIA",
+        "P-EVA-GRAD",
     )
     assert plain.verdict == "helps"
     assert clustered.low < plain.low
@@ -415,7 +493,7 @@ def files(tmp_path):
     hostile = "\x1b[31m[bold red]withheld[/bold red]\u202e"
     after = assessment(
         evidence("P-EVA-LABEL", outcomes(40, 3)),
-        evidence("P-PRI-MIA", status="unmeasured", reason=hostile),
+        evidence("P-EVA-GRAD", status="unmeasured", reason=hostile),
         risks=(risk("a", 10.0),),
     )
     for name, document in (("before", before), ("after", after)):

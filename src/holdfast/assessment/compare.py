@@ -6,11 +6,16 @@
    the family succeeds, so that a defence which merely shuts one attack out is held against the others (the adaptive case).
 3. What the change cost in utility and did to the annual loss stands beside it.
 
+Where chance differs between the sides, success beyond chance counts, never the raw rate; a probe that chooses a threshold, a
+column or a group anew on each side is judged by its own estimate and interval.
+
 Where rows, seeds or budget differ the two sides are compared as independent samples and marked so.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,8 +26,8 @@ from numpy.typing import NDArray
 from holdfast.assessment.comparison import Change, Comparison, RiskChange, Side, UtilityChange, Verdict
 from holdfast.assessment.document import Assessment
 from holdfast.core.errors import ConfigurationError
-from holdfast.core.evidence import Evidence, Row
-from holdfast.core.statistics import difference, paired_change, rate
+from holdfast.core.evidence import Evidence, Metric, Row
+from holdfast.core.statistics import Rate, difference, paired_change, rate
 from holdfast.risk.register import Risk, RiskRegister
 
 __all__ = ["Change", "Comparison", "RiskChange", "Side", "UtilityChange", "compare"]
@@ -36,6 +41,14 @@ class Family:
     probes: tuple[str, ...]
 
 
+Estimate = tuple[float, float, float]
+"""A value with the low and high end of its interval."""
+OWN_ESTIMATES = {
+    "P-PRI-MIA": re.compile(r"TPR at (?P<level>[0-9]+(\.[0-9]+)?) % FPR"),
+    "P-PRI-ATTR": re.compile("gain over imputer"),
+    "P-FAIR": re.compile("gap in error rate"),
+}
+"""Probes that are judged by a metric of theirs, because success on a row depends on a choice that each side made anew."""
 FAMILIES = (Family(name="Evasion by queries, the attacker's best choice", probes=("P-EVA-SCORE", "P-EVA-LABEL")),)
 
 
@@ -154,7 +167,75 @@ def _single(
         return Change(
             name=name, probes=(probe,), threats=threats, verdict="not comparable", pairing="none", reason="; ".join(lost) + "."
         )
+    if probe in OWN_ESTIMATES or before.subject != after.subject:
+        return _by_own_estimates(name, before, after, threats)
     return _change(name, (probe,), threats, [before], [after], obstacles)
+
+
+def _by_own_estimates(name: str, before: Evidence, after: Evidence, threats: tuple[str, ...]) -> Change:
+    """Compare the number by which the probe itself judges, as independent estimates with the probe's own intervals.
+
+    A pairing of rows would take what each side chose from its own data, such as a threshold, for fixed.
+    """
+    base = Change(name=name, probes=(before.probe,), threats=threats, verdict="not comparable", pairing="none", axis=before.axis)
+    if before.subject != after.subject:
+        reason = (
+            f"The sides are about different things: {before.subject or 'unnamed'} before, {after.subject or 'unnamed'} after."
+        )
+        return base.model_copy(update={"reason": reason})
+    names = [
+        {
+            metric.name
+            for metric in item.metrics
+            if metric.group == (item.subject or None) and None not in (metric.low, metric.high)
+        }
+        for item in (before, after)
+    ]
+    form = OWN_ESTIMATES[before.probe]
+    shared = sorted((found for one in names[0] & names[1] if (found := form.fullmatch(one))), key=_level)
+    if not shared:
+        said = " and ".join(", ".join(sorted(filter(form.fullmatch, side))) or "none" for side in names)
+        return base.model_copy(update={"reason": f"No estimate of one kind was made on both sides: {said}."})
+    measure = shared[0].group()
+    first, second = (_own_estimate(item.metric(measure, item.subject or None)) for item in (before, after))
+    of = f" of {before.subject}" if before.subject else ""
+    reason = f"Judged by {measure}{of}, as independent estimates with the probe's own intervals."
+    trials = min(len(before.rows), len(after.rows))
+    return _independent(base, first, second, trials, reason)
+
+
+def _level(found: re.Match[str]) -> float:
+    """The false positive rate that a measure is taken at; 0 for a measure without one."""
+    return float(found.groupdict().get("level") or 0.0)
+
+
+def _own_estimate(metric: Metric) -> Estimate:
+    assert metric.low is not None
+    assert metric.high is not None
+    return metric.value, metric.low, metric.high
+
+
+def _independent(base: Change, first: Estimate, second: Estimate, trials: int, reason: str) -> Change:
+    """First minus second by squaring and adding the reaches of their intervals.
+
+    Source: Zou and Donner (2008), "Construction of confidence limits about effect measures: a general approach".
+    """
+    (one, one_low, one_high), (other, other_low, other_high) = first, second
+    low = one - other - math.hypot(one - one_low, other_high - other)
+    high = one - other + math.hypot(one_high - one, other - other_low)
+    return base.model_copy(
+        update={
+            "verdict": _verdict(low, high),
+            "pairing": "unpaired",
+            "before": one,
+            "after": other,
+            "trials": trials,
+            "difference": one - other,
+            "low": low,
+            "high": high,
+            "reason": reason,
+        }
+    )
 
 
 def _has_rows(evidence: Evidence | None) -> bool:
@@ -180,7 +261,7 @@ def _family(family: Family, old: dict[str, Evidence], new: dict[str, Evidence], 
     before = [old[probe] for probe in family.probes if _has_rows(old.get(probe))]
     after = [new[probe] for probe in family.probes if _has_rows(new.get(probe))]
     threats = tuple(dict.fromkeys(threat for item in (*before, *after) for threat in item.threats))
-    lost, shut = [], []
+    lost, shut, adaptive = [], [], False
     for probe in family.probes:
         sides = [("before", old.get(probe)), ("after", new.get(probe))]
         if not any(_has_rows(item) for _, item in sides):
@@ -188,6 +269,7 @@ def _family(family: Family, old: dict[str, Evidence], new: dict[str, Evidence], 
         for side, item in sides:
             if item is not None and item.status == "not_applicable":
                 shut.append(f"{probe} {_missing(side, item)}")
+                adaptive = adaptive or side == "after"
             elif not _has_rows(item):
                 lost.append(f"{probe} {_missing(side, item)}")
     lost += [
@@ -202,7 +284,6 @@ def _family(family: Family, old: dict[str, Evidence], new: dict[str, Evidence], 
             pairing="none",
             reason=f"{'; '.join(lost)}. An attack that is missing is no evidence of help.",
         )
-    adaptive = any(" after: " in item for item in shut)
     change = _change(family.name, family.probes, threats, before, after, obstacles)
     reasons = [f"{item}." for item in shut]
     if adaptive:
@@ -230,13 +311,13 @@ def _change(
     reasons = []
     if limits and max(limits) > min(limits):
         reasons.append(f"Compared up to {capability:g}, the largest capability tested on both sides.")
-    chances = [max(item.chance for item in side) for side in (before, after)]
-    if chances[0] != chances[1]:
-        reasons.append(f"Success by chance differs: {chances[0]:.3f} before, {chances[1]:.3f} after.")
     if {item.method for item in before} != {item.method for item in after} and len(before) == len(after):
         reasons.append("The attacks of the two sides are not configured alike.")
-    old, new = _outcomes(before, capability), _outcomes(after, capability)
     base = base.model_copy(update={"capability": capability})
+    chances = [max(item.chance for item in side) for side in (before, after)]
+    if chances[0] != chances[1]:
+        return _above_chance(base, before, after, chances, reasons)
+    old, new = _outcomes(before, capability), _outcomes(after, capability)
     seeds = [{item.probe: item.seed for item in side} for side in (before, after)]
     differing = [probe for probe in seeds[0].keys() & seeds[1].keys() if seeds[0][probe] != seeds[1][probe]]
     why = [*obstacles, *(f"the seeds of {probe} differ" for probe in differing)]
@@ -289,14 +370,7 @@ def _succeeded(row: Row, capability: float | None) -> bool:
 
 def _unpaired(base: Change, before: Sequence[Evidence], after: Sequence[Evidence], reasons: Sequence[str]) -> Change:
     """The largest rate of each side's attacks, as independent samples, with design effects."""
-    rates = []
-    for side in (before, after):
-        found = []
-        for item in side:
-            clusters = _clusters([row.cluster for row in item.rows])
-            found.append(rate([_succeeded(row, base.capability) for row in item.rows], clusters))
-        rates.append(max(found, key=lambda one: one.value))
-    first, second = rates
+    first, second = (_largest_rate(side, base.capability) for side in (before, after))
     low, high = difference(
         first.value * first.effective_trials,
         first.effective_trials,
@@ -316,6 +390,28 @@ def _unpaired(base: Change, before: Sequence[Evidence], after: Sequence[Evidence
             "reason": " ".join(reasons),
         }
     )
+
+
+def _largest_rate(side: Sequence[Evidence], capability: float | None) -> Rate:
+    rates = [
+        rate([_succeeded(row, capability) for row in item.rows], _clusters([row.cluster for row in item.rows])) for item in side
+    ]
+    return max(rates, key=lambda one: one.value)
+
+
+def _above_chance(
+    base: Change, before: Sequence[Evidence], after: Sequence[Evidence], chances: Sequence[float], reasons: Sequence[str]
+) -> Change:
+    """What exceeds chance on each side; chance is taken to be known no better than from as many rows as were attacked."""
+    estimates, rates = [], [_largest_rate(side, base.capability) for side in (before, after)]
+    for found, chance in zip(rates, chances, strict=True):
+        rows = found.effective_trials
+        estimates.append((found.value - chance, *difference(found.value * rows, rows, chance * rows, rows)))
+    said = (
+        f"Success by chance differs: {chances[0]:.3f} of {rates[0].value:.3f} before, {chances[1]:.3f} of {rates[1].value:.3f} "
+        "after. Judged by what exceeds it, as independent samples."
+    )
+    return _independent(base, estimates[0], estimates[1], min(one.trials for one in rates), " ".join([*reasons, said]))
 
 
 def _clusters(names: Sequence[str | None]) -> NDArray[np.str_] | None:

@@ -35,7 +35,7 @@ class Change(Document):
         pairing: `paired` on the same rows and seeds, `unpaired` as independent samples, `none` when not comparable.
         adaptive: an attack of the family no longer applies after the change, and the ones that still do were run.
         axis, capability: what capability counts, and the largest that was tested on both sides.
-        before, after: share of the compared rows on which the attack succeeded.
+        before, after: share of the compared rows on which the attack succeeded, or what `reason` says it is judged by.
         fixed, broken: rows that the change saved and lost; None when unpaired.
         trials: rows compared; when unpaired, of the smaller side.
         only_before, only_after: rows attacked on one side only, for example because the model gets them wrong on the other.
