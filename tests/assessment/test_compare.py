@@ -4,11 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from holdfast.assessment.compare import Comparison, compare
 from holdfast.assessment.document import Assessment, SystemSummary, Utility
+from holdfast.assessment.utility import measure_utility
 from holdfast.core.errors import ConfigurationError
 from holdfast.core.evidence import Evidence, Metric, Row
+from holdfast.core.oracle import Access
+from holdfast.core.statistics import paired_change
+from holdfast.core.target import Dataset
 from holdfast.risk.register import Loss, Risk, RiskRegister
 from holdfast.threats.derivation import Threat
 
@@ -363,6 +368,59 @@ def test_utility_and_losses_stand_beside():
     assert got.exceeds_appetite == (0.5, 0.5)
     assert any("same draws" in note for note in got.notes)
     assert Comparison.model_validate_json(got.model_dump_json()) == got
+
+
+def useful(right: Any, clusters: Any = None) -> Utility:
+    from types import SimpleNamespace
+
+    right = np.asarray(right)
+    data = Dataset(
+        name="holdout",
+        x=right[:, None].astype(float),
+        y=right.astype(np.int64) * 0,
+        classes=("no", "yes"),
+        ids=np.arange(len(right)).astype(str),
+        clusters=clusters,
+    )
+    model = SimpleNamespace(access=Access.LABELS, labels=lambda x: (x[:, 0] == 0).astype(np.int64))
+    return measure_utility(SimpleNamespace(holdout=data, model=model))
+
+
+def test_the_cost_is_told_from_the_same_rows():
+    draw = np.random.default_rng(0)
+    right = draw.random(1003) < 0.8
+    changed = right ^ (draw.random(1003) < 0.03)
+    before, after = assessment(utility=useful(right)), assessment(utility=useful(changed))
+    assert (before.utility.correct_rows() == right).all()
+    assert len(before.utility.correct) == 2 * 126
+    got = compare(before, after).utility
+    expected = paired_change(changed, right)
+    assert (got.pairing, got.low, got.high) == ("paired", expected.low, expected.high)
+    assert got.accuracy_difference == pytest.approx(expected.difference)
+    elsewhere = compare(before, assessment(utility=useful(changed), digests={"holdout": "other"})).utility
+    assert elsewhere.pairing == "unpaired"
+    assert elsewhere.high - elsewhere.low > 2 * (got.high - got.low)
+
+
+def test_the_cost_counts_clusters():
+    """Whole patients are lost, so twenty rows of each say little more than one."""
+    patients = np.repeat(np.arange(40), 20).astype(str)
+    right = np.ones(800, dtype=bool)
+    lost = right & (np.repeat(np.random.default_rng(0).random(40), 20) > 0.2)
+    sides = [assessment(utility=useful(side, patients)) for side in (right, lost)]
+    got, naive = compare(*sides).utility, paired_change(lost, right)
+    assert got.pairing == "paired"
+    assert got.high - got.low > 2.8 * (naive.high - naive.low)
+    apart = compare(sides[0], sides[1].model_copy(update={"digests": {}})).utility
+    assert apart.pairing == "unpaired"
+    assert apart.high - apart.low > 2.8 * (naive.high - naive.low)
+    assert Utility.model_validate_json(sides[0].utility.model_dump_json()) == sides[0].utility
+
+
+@pytest.mark.parametrize("wrong", [{"correct": "ff"}, {"correct": "zz"}, {"clusters": "0,1"}, {"clusters": "a" * 10}])
+def test_rows_that_are_not_all_told_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        Utility(rows=10, accuracy=0.5, accuracy_low=0.2, accuracy_high=0.8, majority_share=0.5, **wrong)
 
 
 def test_assessments_of_different_systems_are_refused():

@@ -19,12 +19,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.assessment.comparison import Change, Comparison, RiskChange, Side, UtilityChange, Verdict
-from holdfast.assessment.document import Assessment
+from holdfast.assessment.document import Assessment, Utility
 from holdfast.core.errors import ConfigurationError
 from holdfast.core.evidence import Evidence, Metric, Row
 from holdfast.core.statistics import Rate, difference, paired_change, rate
@@ -429,7 +430,7 @@ def _utility(before: Assessment, after: Assessment) -> UtilityChange | None:
     old, new = before.utility, after.utility
     if old is None or new is None:
         return None
-    low, high = difference(round(new.accuracy * new.rows), new.rows, round(old.accuracy * old.rows), old.rows)
+    low, high, pairing = _accuracy_interval(before, after, old, new)
     return UtilityChange(
         rows=min(old.rows, new.rows),
         accuracy_before=old.accuracy,
@@ -437,10 +438,27 @@ def _utility(before: Assessment, after: Assessment) -> UtilityChange | None:
         accuracy_difference=new.accuracy - old.accuracy,
         low=low,
         high=high,
+        pairing=pairing,
         auc_before=old.auc,
         auc_after=new.auc,
         auc_difference=None if old.auc is None or new.auc is None else new.auc - old.auc,
     )
+
+
+def _accuracy_interval(
+    before: Assessment, after: Assessment, old: Utility, new: Utility
+) -> tuple[float, float, Literal["paired", "unpaired"]]:
+    """The interval of the accuracy's change, after minus before, and how it was made."""
+    first, second = old.correct_rows(), new.correct_rows()
+    same = (before.digests.get("holdout"), old.rows, old.clusters) == (after.digests.get("holdout"), new.rows, new.clusters)
+    if first is not None and second is not None and same and "holdout" in before.digests:
+        change = paired_change(second, first, new.row_clusters())
+        return change.low, change.high, "paired"
+    trials = [
+        float(side.rows) if right is None else rate(right, side.row_clusters()).effective_trials
+        for side, right in ((old, first), (new, second))
+    ]
+    return *difference(new.accuracy * trials[1], trials[1], old.accuracy * trials[0], trials[0]), "unpaired"
 
 
 def _risks(before: RiskRegister, after: RiskRegister) -> tuple[RiskChange, ...]:

@@ -67,7 +67,16 @@ class Change(Document):
 
 
 class UtilityChange(Document):
-    """What the change cost. Differences are after minus before; the interval takes the sides as independent, so it is wide."""
+    """What the change cost.
+
+    Attributes:
+        rows: compared; when unpaired, of the smaller side.
+        accuracy_before, accuracy_after: of each side.
+        accuracy_difference, low, high: after minus before with its 95 % interval, which counts clusters of rows where they
+            are known.
+        pairing: `paired` when both sides tell which of the same rows they got right.
+        auc_before, auc_after, auc_difference: None without scores.
+    """
 
     rows: int
     accuracy_before: Finite
@@ -75,6 +84,7 @@ class UtilityChange(Document):
     accuracy_difference: Finite
     low: Finite
     high: Finite
+    pairing: Pairing = "unpaired"
     auc_before: Finite | None = None
     auc_after: Finite | None = None
     auc_difference: Finite | None = None

@@ -10,7 +10,9 @@ import json
 import warnings
 from typing import Literal
 
-from pydantic import Field
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from holdfast.core.evidence import Document, Evidence, Finite
 from holdfast.risk.register import Decision, RiskRegister
@@ -46,7 +48,16 @@ class DataSummary(Document):
 
 
 class Utility(Document):
-    """How well the model does its job on the holdout rows; a control's cost is a difference of these."""
+    """How well the model does its job on the holdout rows; a control's cost is a difference of these.
+
+    Attributes:
+        rows: of the holdout data.
+        accuracy, accuracy_low, accuracy_high: with the 95 % interval.
+        majority_share: the accuracy of always naming the commonest class.
+        auc: None for a model without scores.
+        correct: hexadecimal bits, one a row in the rows' order, set where the model is right; "" when they are not known.
+        clusters: the code of each row's cluster, with commas between; "" when rows are independent.
+    """
 
     rows: int
     accuracy: Finite
@@ -54,6 +65,26 @@ class Utility(Document):
     accuracy_high: Finite
     majority_share: Finite
     auc: Finite | None = None
+    correct: str = Field(default="", pattern=r"^([0-9a-f]{2})*$")
+    clusters: str = Field(default="", pattern=r"^([0-9]{1,9}(,[0-9]{1,9})*)?$")
+
+    @model_validator(mode="after")
+    def _every_row_once(self) -> Utility:
+        if self.correct and len(self.correct) != 2 * ((self.rows + 7) // 8):
+            raise ValueError(f"correct does not tell of {self.rows} rows")
+        if self.clusters and self.clusters.count(",") + 1 != self.rows:
+            raise ValueError(f"clusters does not tell of {self.rows} rows")
+        return self
+
+    def correct_rows(self) -> NDArray[np.bool_] | None:
+        """(rows,) whether the model is right; None when that is not known."""
+        if not self.correct:
+            return None
+        return np.unpackbits(np.frombuffer(bytes.fromhex(self.correct), dtype=np.uint8), count=self.rows).astype(bool)
+
+    def row_clusters(self) -> NDArray[np.int64] | None:
+        """(rows,) cluster codes; None when rows are independent."""
+        return np.array(self.clusters.split(","), dtype=np.int64) if self.clusters else None
 
 
 # Every class has an attribute `register` from ABCMeta; without `Field(...)` pydantic would take that method for the default.

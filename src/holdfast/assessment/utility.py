@@ -27,7 +27,8 @@ def measure_utility(target: Target) -> Utility | None:
         scores = np.asarray(target.model.scores(data.x)) if target.model.access >= Access.SCORES else None
     except HoldfastError:
         return None
-    accuracy = rate(labels == data.y, data.clusters)
+    right = labels == data.y
+    accuracy = rate(right, data.clusters)
     counts = np.bincount(data.y, minlength=len(data.classes))
     auc = None
     if scores is not None and np.isfinite(scores).all() and (counts > 0).all() and len(counts) > 1:
@@ -41,4 +42,6 @@ def measure_utility(target: Target) -> Utility | None:
         accuracy_high=accuracy.high,
         majority_share=float(counts.max() / counts.sum()),
         auc=auc,
+        correct=np.packbits(right).tobytes().hex(),
+        clusters="" if data.clusters is None else ",".join(map(str, np.unique(data.clusters, return_inverse=True)[1])),
     )
