@@ -131,7 +131,8 @@ def _metrics(gaps: Gaps, data: Dataset, predicted: np.ndarray) -> Iterator[Metri
     total = rate(predicted != data.y, data.clusters)
     yield Metric(name=ERROR, value=total.value, low=total.low, high=total.high, successes=total.successes, trials=total.trials)
     yield Metric(name="p-value of the largest error gap", value=gaps.overall, unit="probability", note="by permutation")
-    errors = sorted((gap for gap in gaps.gaps if gap.measure == ERROR), key=lambda gap: (gap is not gaps.worst, -gap.gap))[:SHOWN]
+    worst = gaps.worst
+    errors = sorted((gap for gap in gaps.gaps if gap.measure == ERROR), key=lambda gap: (gap is not worst, -gap.gap))[:SHOWN]
     shown = {gap.group for gap in errors}
     for gap in [*errors, *(gap for gap in gaps.gaps if gap.measure != ERROR and gap.group in shown)]:
         note = f"{gap.inside.trials if gap.inside else gaps.members[gap.group].sum()} rows; corrected p = {gap.corrected:.2g}"
