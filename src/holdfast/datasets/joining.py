@@ -24,8 +24,11 @@ def join(part: Part, classes: tuple[str, ...], names: Sequence[str], columns: Se
         columns: the model's input columns; None keeps all.
 
     Raises:
-        InvalidData: a label is none of the model's classes, or a sensitive column is no input.
+        InvalidData: a label is none of the model's classes, or the part lacks a column that the model takes.
     """
+    missing = [str(name) for name in columns or () if name not in part.x.columns]
+    if missing:
+        raise InvalidData(f"lacks the column {missing[0]!r} that the model takes", where=part.path.name)
     x = part.x if columns is None else part.x[list(columns)]
     return Dataset(
         name=part.role,
