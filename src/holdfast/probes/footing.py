@@ -1,4 +1,5 @@
-"""What a measurement stands on: rows enough, more than one class, and a model that answers differently to different rows.
+"""What a measurement stands on: rows enough, more than one class, and a model that answers differently to different rows
+and alike to the same.
 
 A probe whose footing is missing says so. A constant model leaks nothing, cannot be fooled and is copied by one answer;
 none of that says anything about the model that was meant.
@@ -19,6 +20,8 @@ from holdfast.core.statistics import Rate, rate
 from holdfast.core.target import Dataset, Model
 
 MOST_ROWS = 5000
+ASKED_TWICE = 200
+"""Rows at most that are asked again, to see whether the model gives the same answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ def footing(model: Model, holdout: Dataset, *, rows: int, seed: int) -> Footing:
         seed: decides which rows are looked at when there are many.
 
     Raises:
-        Inconclusive: too few rows, a single class, a constant answer, or NaN answers.
+        Inconclusive: too few rows, a single class, a constant answer, NaN answers, or other answers to the same rows.
     """
     if len(holdout) < rows:
         raise Inconclusive(f"{len(holdout)} holdout rows; this measurement needs at least {rows}")
@@ -83,7 +86,28 @@ def footing(model: Model, holdout: Dataset, *, rows: int, seed: int) -> Footing:
         raise Inconclusive("the model gives the same answer to every row; a constant model proves nothing")
     if model.access >= Access.SCORES:
         Oracle(model, Access.SCORES, len(seen)).scores(seen.x)
+    require_steady(model, holdout, seed)
     return standing(answers == seen.y, seen.y, seen.clusters)
+
+
+def require_steady(model: Model, data: Dataset, seed: int) -> None:
+    """Return if the model gives the same answers to some rows that are asked twice, but for rounding.
+
+    Raises:
+        Inconclusive: it does not, so that an attack that fails may have been beaten by chance.
+    """
+    asked = some(data, ASKED_TWICE, seed).x
+    changed = np.zeros(len(asked), dtype=bool)
+    if model.access >= Access.SCORES:
+        first, again = (np.asarray(Oracle(model, Access.SCORES, len(asked)).scores(asked), dtype=float) for _ in range(2))
+        changed |= ~np.isclose(first, again, rtol=1e-4, atol=1e-6).all(axis=1)
+    judge = Oracle(model, Access.LABELS, 0).judge
+    changed |= judge(asked) != judge(asked)
+    if changed.any():
+        raise Inconclusive(
+            f"the model answers identical rows differently: {int(changed.sum())} of {len(asked)} rows asked twice",
+            hint="Fix the model's random state; an attack that fails on a model that answers at random proves nothing.",
+        )
 
 
 def standing(right: NDArray[np.bool_], y: NDArray[np.int64], clusters: NDArray[np.str_] | None) -> Footing:
