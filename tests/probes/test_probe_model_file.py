@@ -12,6 +12,7 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 from holdfast.artifacts import checking
+from holdfast.assessment.gate import upper_bound
 from holdfast.core.errors import NotApplicable
 from holdfast.core.evidence import Evidence
 from holdfast.core.probe import BUDGETS, Probe
@@ -56,12 +57,15 @@ def test_no_malicious_file_passes_and_no_benign_file_is_refused(clean):
     assert evidence == run(clean)
 
 
-def test_the_own_file_counts_when_opening_it_runs_unlisted_code(tmp_path):
+@pytest.mark.claim("loop-10")
+def test_an_own_file_that_runs_unlisted_code_decides_alone(tmp_path):
     marker, path = tmp_path / "marker", tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps(Touch(marker)))
     evidence = run(path)
-    (own,) = [row for row in evidence.rows if row.unit == OWN]
-    assert own.success
+    (own,) = evidence.rows
+    assert (own.unit, own.capability) == (OWN, 1.0)
+    assert upper_bound(evidence) == 1.0
+    assert evidence.metric("malicious files refused").trials >= 90
     assert "posix.system" in evidence.findings[0]
     assert not marker.exists()
 

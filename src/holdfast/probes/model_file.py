@@ -23,9 +23,10 @@ SHOWN = 25
 class UnsafeModelFile:
     """Checks the model's own file, and the check itself on a zoo.
 
-    A row of the evidence is a file. For the model's own file success means that opening it runs something that is not on the
-    allow-list; for a malicious file of the zoo, that the check let it pass or, worse, ran it. Benign files of the zoo give the
-    false-alarm rate. No file of the zoo is ever opened.
+    A row of the evidence is a file. Opening the model's own file either runs something that is not on the allow-list: then that
+    decides, and its row is the only one. Or it does not: then a row for each malicious file of the zoo says whether the check
+    that says so let that one pass or, worse, ran it. Benign files of the zoo give the false-alarm rate. No file of the zoo is
+    ever opened.
     """
 
     id = "P-SUP-SCAN"
@@ -57,7 +58,8 @@ class UnsafeModelFile:
             alarms = {file.technique: not _passes(file, Path(folder), marker) for file in good}
             progress.advance("benign files", len(good), len(good))
         rows = [Row(unit=OWN, capability=1.0 if own.unlisted else None, seed=seed, detail={"format": own.format})]
-        rows += [Row(unit=technique, capability=1.0 if through else None, seed=seed) for technique, through in passed.items()]
+        if not own.unlisted:
+            rows += [Row(unit=technique, capability=1.0 if through else None, seed=seed) for technique, through in passed.items()]
         return Evidence(
             probe=self.id,
             threats=self.threats,
