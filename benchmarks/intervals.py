@@ -26,6 +26,8 @@ DESIGNS = {
     "50 x 1-11": lambda draw: draw.integers(1, 12, 50),
     "20 x 10": lambda _: np.full(20, 10),
     "10 x 5": lambda _: np.full(10, 5),
+    "20 x 50": lambda _: np.full(20, 50),
+    "30 x 20": lambda _: np.full(30, 20),
 }
 PAIRED = ((0.1, 0.05), (0.02, 0.01), (0.3, 0.3), (0.15, 0.0), (0.05, 0.0))
 

@@ -20,6 +20,7 @@ from holdfast.core.statistics import (
     wilson,
 )
 
+EACH = {"five": 5, "twenty": 20, "fifty": 50}
 COUNTS = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
@@ -66,12 +67,14 @@ def test_shown_intervals_cover_at_least_what_they_say(n: int, p: float) -> None:
 @pytest.mark.claim("loop-1")
 @pytest.mark.slow
 @pytest.mark.parametrize("p", [0.02, 0.05, 0.1, 0.3, 0.5])
-@pytest.mark.parametrize(("clusters", "size"), [(50, "five"), (50, "mixed"), (10, "five"), (10, "mixed")])
+@pytest.mark.parametrize(
+    ("clusters", "size"), [(50, "five"), (50, "mixed"), (10, "five"), (10, "mixed"), (20, "fifty"), (30, "twenty")]
+)
 def test_clustered_intervals_cover(clusters: int, size: str, p: float) -> None:
     draw = np.random.default_rng(7)
     covered, runs = 0, 500
     for _ in range(runs):
-        sizes = np.full(clusters, 5) if size == "five" else draw.integers(1, 12, clusters)
+        sizes = draw.integers(1, 12, clusters) if size == "mixed" else np.full(clusters, EACH[size])
         member = np.repeat(np.arange(clusters), sizes)
         chance = draw.beta(p * 3 / 7, (1 - p) * 3 / 7, clusters)
         shown = rate(draw.random(len(member)) < chance[member], member)
@@ -105,6 +108,32 @@ def test_an_outcome_that_never_varies_counts_clusters_and_not_rows() -> None:
     assert nothing.high == pytest.approx(clopper_pearson(0, 20)[1])
     assert effective_trials(np.ones(8), np.zeros(8)) == pytest.approx(1)
     assert effective_trials(np.ones(8), np.arange(8)) == 8
+
+
+def test_outcomes_that_few_clusters_show_count_clusters_and_not_rows() -> None:
+    member = np.repeat(np.arange(20), 50)
+    seen = np.zeros(1000, dtype=bool)
+    seen[[0, 50, 100, 150]] = True
+    assert rate(seen, member).effective_trials == pytest.approx(20)
+    assert rate(~seen, member).effective_trials == pytest.approx(20)
+    assert paired_change(seen, ~seen & False, member).high > 0.1
+    seen[200] = True
+    assert rate(seen, member).effective_trials > 200
+
+
+@given(st.lists(st.integers(0, 12), min_size=2, max_size=60), st.booleans())
+@settings(deadline=None, max_examples=300)
+def test_clusters_that_all_succeed_or_all_change_have_an_interval(members: list[int], value: bool) -> None:
+    outcome, member = np.full(len(members), value), np.array(members)
+    assert rate(outcome, member).high >= rate(outcome, member).low
+    assert paired_change(outcome, ~outcome, member).low <= paired_change(outcome, ~outcome, member).high
+
+
+@pytest.mark.parametrize(("rows", "clusters"), [(54, 17), (49, 16), (24, 8)])
+def test_rounding_never_makes_more_successes_than_trials(rows: int, clusters: int) -> None:
+    draw = np.random.default_rng(0)
+    for _ in range(100):
+        assert rate(np.ones(rows, dtype=bool), draw.integers(0, clusters, rows)).high == 1
 
 
 def test_nothing_tried_says_nothing() -> None:

@@ -19,6 +19,8 @@ from scipy.special import betaincinv
 from holdfast.core.errors import InvalidData
 
 CONFIDENCE = 0.95
+FEWEST_SHOWING = 5
+"""Clusters that must show the rarer outcome before the intra-cluster correlation is estimated from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,7 @@ def rate(success: ArrayLike, cluster: ArrayLike | None = None, confidence: float
     if cluster is not None and trials:
         effective = effective_trials(outcome, np.asarray(cluster), confidence)
     scale = effective / trials if trials else 1.0
-    low, high = clopper_pearson(successes * scale, effective, confidence)
+    low, high = clopper_pearson(min(successes * scale, effective), effective, confidence)
     value = successes / trials if trials else float("nan")
     return Rate(successes=successes, trials=trials, value=value, low=low, high=high, effective_trials=effective)
 
@@ -199,8 +201,9 @@ def paired_change(
     if cluster is not None and trials:
         effective = effective_trials(first.astype(float) - second.astype(float), np.asarray(cluster), confidence)
     scale = effective / trials if trials else 1.0
-    low, high = _tango(fixed * scale, broken * scale, effective, confidence)
-    helps = float(stats.beta.sf(0.5, fixed * scale + 0.5, broken * scale + 0.5))
+    won, lost = min(fixed * scale, effective), min(broken * scale, effective)
+    low, high = _tango(won, lost, effective, confidence)
+    helps = float(stats.beta.sf(0.5, won + 0.5, lost + 0.5))
     difference = (fixed - broken) / trials if trials else 0.0
     return PairedChange(
         fixed=fixed, broken=broken, trials=trials, probability_helps=helps, difference=difference, low=low, high=high
@@ -239,8 +242,8 @@ def effective_trials(outcome: ArrayLike, cluster: ArrayLike, confidence: float =
     """How many independent rows say as much about a mean as these clustered ones.
 
     The rows divided by the design effect, times (t_rows / t_clusters)^2 to pay for a design effect that was estimated from
-    few clusters. An outcome that never varies shows no correlation; the design effect is then the careful one, of clusters
-    whose rows are all alike, and needs no such payment.
+    few clusters. Where fewer than `FEWEST_SHOWING` clusters show anything but the commonest outcome, the data cannot tell
+    the correlation; the design effect is then the careful one, of clusters whose rows are all alike, and needs no payment.
 
     Source: Kish (1965) for unequal sizes, sum(m^2) / sum(m); Korn and Graubard (1998), equation 4.
 
@@ -256,9 +259,10 @@ def effective_trials(outcome: ArrayLike, cluster: ArrayLike, confidence: float =
     if rows == 0 or clusters == rows:
         return float(rows)
     typical = float(np.sum(sizes**2)) / rows
+    outcomes, counts = np.unique(values, return_counts=True)
+    if len(np.unique(member[values != outcomes[counts.argmax()]])) < FEWEST_SHOWING:
+        return rows / typical
     effect = max(1.0, 1 + (typical - 1) * intra_cluster_correlation(values, member))
-    if clusters == 1 or values.min() == values.max():
-        return rows / effect
     tail = (1 + confidence) / 2
     payment = float(stats.t.ppf(tail, rows - 1) / stats.t.ppf(tail, clusters - 1)) ** 2
     return rows / effect * payment
