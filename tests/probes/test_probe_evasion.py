@@ -14,14 +14,17 @@ from made_targets import as_model, forest, made_target, people
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 
+from holdfast.attacks.evasion.apgd import APGD
 from holdfast.core.errors import Inconclusive, NotApplicable, Unmeasured
 from holdfast.core.oracle import Access
 from holdfast.core.probe import Budget, Probe
 from holdfast.core.progress import Silent
+from holdfast.core.tabular import Relation
 from holdfast.core.target import Dataset, DomainSpec, Target
 from holdfast.hardening.answers import harden_answers
 from holdfast.models.answers import Context
 from holdfast.models.torch import TorchModel
+from holdfast.probes import flips
 from holdfast.probes.evasion import LabelEvasion, ScoreEvasion, WhiteBoxEvasion
 from holdfast.probes.surface import chosen_rows, picture, surface
 
@@ -313,3 +316,138 @@ def test_a_linear_model_on_a_table_falls_at_its_closed_form_distance() -> None:
                 assert row.success
             if row.success:
                 assert row.detail["distance"] >= closed * 0.999
+
+
+class Readings(torch.nn.Module):
+    """A small network on the numbers of a table, trained where it is made."""
+
+    def __init__(self, x: pd.DataFrame, y: np.ndarray) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        numbers = torch.as_tensor(x.to_numpy(dtype=np.float32))
+        self.register_buffer("mean", numbers.mean(dim=0))
+        self.register_buffer("spread", numbers.std(dim=0))
+        self.layers = torch.nn.Sequential(torch.nn.Linear(x.shape[1], 24), torch.nn.Tanh(), torch.nn.Linear(24, 3))
+        optimiser = torch.optim.Adam(self.parameters(), 0.02)
+        for _ in range(150):
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(self(numbers), torch.as_tensor(y)).backward()
+            optimiser.step()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers((x - self.mean) / self.spread)
+
+
+@dataclass
+class Watched:
+    """A model that remembers how often it was asked for gradients."""
+
+    model: Any
+    gradients: int = 0
+
+    def __post_init__(self) -> None:
+        self.access, self.classes, self.framework = self.model.access, self.model.classes, self.model.framework
+        self.labels, self.scores = self.model.labels, self.model.scores
+
+    def value_and_gradient(self, x: Any, loss: Any) -> Any:
+        self.gradients += len(x)
+        return self.model.value_and_gradient(x, loss)
+
+
+@dataclass
+class Shown:
+    """A model whose gradients are out of sight."""
+
+    model: Any
+    access: Access = Access.SCORES
+
+    def __post_init__(self) -> None:
+        self.classes, self.framework = self.model.classes, self.model.framework
+        self.labels, self.scores = self.model.labels, self.model.scores
+        self.value_and_gradient = None
+
+
+@pytest.fixture(scope="module")
+def readings() -> Target:
+    random = np.random.default_rng(5)
+    columns = {
+        "age": random.integers(18, 90, 500),
+        "level": random.normal(900, 300, 500).astype(np.float32),
+        "rate": random.normal(0.02, 0.01, 500),
+        "visits": random.poisson(4, 500).astype(np.float64),
+        "smoker": random.random(500) < 0.4,
+    }
+    x = pd.DataFrame(columns)
+    drive = (x["age"] - 50) / 20 + (x["level"] - 900) / 200 + (x["rate"] - 0.02) * 100 + (x["visits"] - 4) / 2
+    y = np.digitize(drive + 2 * np.sin(x["level"] / 150), [-1.0, 1.5]).astype(np.int64)
+    model = TorchModel(Readings(x, y), Context(sample=x[:3], classes=("a", "b", "c"), fixed=True))
+    data = Dataset(name="holdout", x=x, y=y, classes=("a", "b", "c"), ids=np.arange(500).astype(str))
+    return Target(name="readings", model=model, modality="tabular", holdout=data)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_differentiable_model_of_tables_is_attacked_by_its_gradients(readings: Target, norm: Any) -> None:
+    assert readings.differentiable
+    spec = DomainSpec(immutable=("age",), integer=("visits",), norm=norm, radius=0.6)
+    watched = Watched(readings.model)
+    target = replace(readings, model=watched, domain=spec, show_values=True)
+    evidence = run(WhiteBoxEvasion, target)
+    assert watched.gradients > 0
+    assert evidence.spent.backward == watched.gradients
+    assert evidence.strength == "strong"
+    assert "through the table's encoding" in evidence.method
+    assert "no gradients" not in evidence.reason
+    without = run(WhiteBoxEvasion, replace(target, model=Shown(readings.model)))
+    assert without.spent.backward == 0
+    assert "no gradients" in without.reason
+    assert evidence.metric("success rate").value >= without.metric("success rate").value > 0
+    assert "APGD" in {row.detail["attack"] for row in evidence.rows}
+    assert not any("gradients mislead:" in finding for finding in evidence.findings)
+    for example in evidence.examples:
+        cells = {cell.feature: cell for cell in example.changed}
+        assert "age" not in cells
+        assert float(cells["visits"].after).is_integer() if "visits" in cells else True
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
+def test_every_row_that_gradients_find_in_a_table_is_valid_and_flips_the_model_on_the_frame(readings: Target, norm: Any) -> None:
+    relation = Relation(weights={"visits": 100.0, "level": 1.0}, bound=1500.0)
+    bounds = {"rate": (0.0, 0.05)}
+    radius = 1.0 if norm in ("linf", "l2") else 2.0
+    spec = DomainSpec(immutable=("age",), integer=("visits",), norm=norm, radius=radius, relations=(relation,), bounds=bounds)
+    target = replace(readings, domain=spec)
+    field = surface(target, chosen_rows(target.holdout, 40))
+    found, by = flips.narrow(target.model, field, [APGD(steps=20, targets=2)], flips.tested_radii(field)[:2], 0, 1, Silent())
+    assert found.success.sum() >= 5
+    assert set(by[found.success]) == {0}
+    before = field.inputs(field.x[found.success])
+    after = field.inputs(found.adversarial[found.success])
+    assert (target.model.labels(after) != field.y[found.success]).all()
+    assert field.domain.contains(field.x[found.success], found.adversarial[found.success]).all()
+    assert (after.dtypes == target.holdout.x.dtypes).all()
+    assert (after["age"] == before["age"]).all()
+    kept = 100 * before["visits"] + before["level"] <= 1500
+    assert (100 * after["visits"] + after["level"] <= 1500 + 1e-3)[kept].all()
+    assert (after["rate"] <= np.maximum(before["rate"], 0.05)).all()
+    assert (after["visits"] % 1 == 0).all()
+    assert norm in ("l1", "l0") or (after["visits"] != before["visits"]).any()
+
+
+def test_gradients_that_end_at_a_column_of_text_are_not_said_to_be_missing(readings: Target) -> None:
+    class Reader:
+        access, classes, framework = Access.GRADIENTS, readings.model.classes, "python"
+
+        def labels(self, x: Any) -> Any:
+            return readings.model.labels(x.drop(columns="ward"))
+
+        def scores(self, x: Any) -> Any:
+            return readings.model.scores(x.drop(columns="ward"))
+
+        def value_and_gradient(self, x: Any, loss: Any) -> Any:
+            raise AssertionError
+
+    frame = readings.holdout.x.assign(ward=np.resize(["north", "south"], 500))
+    evidence = run(WhiteBoxEvasion, replace(readings, model=Reader(), holdout=replace(readings.holdout, x=frame)))
+    assert "end at columns that hold no numbers" in evidence.reason
+    assert "no gradients" not in evidence.reason
+    assert evidence.strength == "moderate"

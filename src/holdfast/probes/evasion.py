@@ -36,6 +36,7 @@ from holdfast.probes.flips import (
     label_walk,
     narrow,
     score_search,
+    steps_between,
     strongest,
     tested_radii,
 )
@@ -78,12 +79,13 @@ class WhiteBoxEvasion:
         attacks = strongest(target, field)
         tested = tested_radii(field)
         found, by = narrow(target.weights, field, attacks, tested, budget.queries, seed, progress)
+        how = _described(attacks, field)
         names = [type(attack).__name__ for attack in attacks]
         gradient = names[0] == "APGD"
-        limits = [] if gradient else ["the model gives no gradients, so its holder was given the strongest attacks without"]
+        limits = [] if gradient else [_without_gradients(target)]
         findings = [_headline(found, f"within the {field.budget}")]
         if gradient:
-            findings += _masking(found, by)
+            findings += _masking(found, by, field)
         return _evidence(
             self,
             target,
@@ -94,7 +96,7 @@ class WhiteBoxEvasion:
             axis="perturbation budget",
             tested=field.domain.radius,
             strength="strong" if gradient else "moderate",
-            method=f"{_described(attacks)}, on the model itself; {field.budget}; radii {', '.join(f'{r:g}' for r in tested)}",
+            method=f"{how}, on the model itself; {field.budget}; radii {', '.join(f'{r:g}' for r in tested)}",
             limits=limits,
             findings=findings,
             detail={"attack": [names[index] if index >= 0 else None for index in by]},
@@ -133,6 +135,7 @@ class ScoreEvasion:
         self.check(target)
         field = attacked_field(target, target.model, budget, seed)
         attack = score_search(field)
+        how = _described([attack], field)
         found = by_queries(target.model, field, attack, budget.queries, seed, progress)
         return _evidence(
             self,
@@ -144,7 +147,7 @@ class ScoreEvasion:
             axis="queries",
             tested=budget.queries,
             strength="moderate",
-            method=f"{_described([attack])} with at most {budget.queries} queries a row, on the service's scores; {field.budget}",
+            method=f"{how} with at most {budget.queries} queries a row, on the service's scores; {field.budget}",
             findings=[_headline(found, f"with at most {budget.queries} queries each, within the {field.budget}")],
         )
 
@@ -176,6 +179,7 @@ class LabelEvasion:
         """
         field = attacked_field(target, target.model, budget, seed)
         attack = label_walk(field)
+        how = _described([attack], field)
         found = by_queries(target.model, field, attack, budget.queries, seed, progress)
         return _evidence(
             self,
@@ -187,7 +191,7 @@ class LabelEvasion:
             axis="queries",
             tested=budget.queries,
             strength="moderate",
-            method=f"{_described([attack])} with at most {budget.queries} queries a row, on the service's labels; {field.budget}",
+            method=f"{how} with at most {budget.queries} queries a row, on the service's labels; {field.budget}",
             findings=[_headline(found, f"with at most {budget.queries} label queries each, within the {field.budget}")],
         )
 
@@ -294,22 +298,29 @@ def _headline(found: Findings, words: str) -> str:
     return f"{found.success.sum()} of {found.correct.sum()} correct decisions were flipped {words}."
 
 
-def _masking(found: Findings, by: NDArray[np.int64]) -> list[str]:
-    """Rows that only an attack without gradients could flip tell that the gradients lead nowhere."""
+def _masking(found: Findings, by: NDArray[np.int64], field: Surface) -> list[str]:
+    """Rows that only an attack without gradients could flip tell that the gradients lead nowhere, or that steps lie between."""
     missed = int((by > 0).sum())
     if missed < max(2, 0.02 * found.correct.sum()):
         return []
-    return [
-        f"The model's gradients mislead: {missed} rows that held against the gradient attack fell to an attack that sees only "
-        "answers. They count as flipped; a test by gradients alone would have overstated this model."
-    ]
+    fell = f"{missed} rows that held against the gradient attack fell to an attack that sees only answers"
+    if steps_between(field.domain):
+        return [f"{fell}: the model's gradients mislead there, or whole numbers, categories or relations stood in their way."]
+    overstated = "They count as flipped; a test by gradients alone would have overstated this model."
+    return [f"The model's gradients mislead: {fell}. {overstated}"]
 
 
-def _described(attacks: Sequence[Attack]) -> str:
+def _without_gradients(target: Target) -> str:
+    why = "the model's gradients end at columns that hold no numbers" if target.differentiable else "the model gives no gradients"
+    return f"{why}, so its holder was given the strongest attacks without"
+
+
+def _described(attacks: Sequence[Attack], field: Surface) -> str:
     names = []
     for attack in attacks:
         if isinstance(attack, APGD):
-            names.append(f"Auto-PGD ({attack.steps} steps; cross-entropy, then the {attack.targets} next classes)")
+            way = " through the table's encoding" if field.decode else ""
+            names.append(f"Auto-PGD{way} ({attack.steps} steps; cross-entropy, then the {attack.targets} next classes)")
         elif isinstance(attack, HopSkipJump):
             names.append(f"HopSkipJump from {'nearby inputs and ' if attack.near else ''}the attacker's own rows")
         else:

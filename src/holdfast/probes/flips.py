@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from holdfast.attacks.base import Attack, Outcome
 from holdfast.attacks.evasion.apgd import APGD
+from holdfast.attacks.evasion.encoded import EncodedDomain, EncodedModel, reads_numbers
 from holdfast.attacks.evasion.hop_skip_jump import HopSkipJump
 from holdfast.attacks.evasion.square import Square
 from holdfast.core.domain import Domain
 from holdfast.core.errors import Inconclusive
 from holdfast.core.evidence import Spent
-from holdfast.core.oracle import Access, Oracle
+from holdfast.core.oracle import Access, Oracle, Predictor
 from holdfast.core.probe import Budget
 from holdfast.core.progress import Progress
 from holdfast.core.seeds import derive
+from holdfast.core.tabular import Tabular
 from holdfast.core.target import Model, Target
 from holdfast.probes.footing import footing
 from holdfast.probes.surface import Surface, chosen_rows, surface
@@ -70,8 +72,15 @@ def attacked_field(target: Target, model: Model, budget: Budget, seed: int) -> S
 
 
 def by_gradient(target: Target) -> bool:
-    """Whether the holder of the model can follow its gradients; a table's encoding stands in their way."""
-    return target.differentiable and not target.holdout.is_table
+    """Whether the holder of the model can follow its gradients to the inputs; in a table, only to numbers."""
+    return target.differentiable and (not target.holdout.is_table or reads_numbers(target.holdout.x))
+
+
+def steps_between(domain: Domain) -> bool:
+    """Whether changes come in steps or depend on each other, so that a gradient alone does not tell where they lead."""
+    if not isinstance(domain, Tabular):
+        return False
+    return bool(domain.relations) or any(feature.mutable and feature.kind != "number" for feature in domain.table.features)
 
 
 def strongest(target: Target, field: Surface) -> list[Attack]:
@@ -157,20 +166,24 @@ def _attack(
     if not len(rows):
         return
     x: Any = field.x[rows]
+    attacked: Predictor = model
+    domain, decode = field.domain.within(radius), field.decode
     gradient = attack.access >= Access.GRADIENTS
     if gradient:
         import torch
 
         x = torch.from_numpy(np.ascontiguousarray(x))
+        if isinstance(domain, Tabular):
+            attacked, domain, decode = EncodedModel(model, domain.table), EncodedDomain(tabular=domain), None
     outcome = attack.run(
-        model,
+        attacked,
         x,
         field.y[rows],
-        field.domain.within(radius),
+        domain,
         seed=seed,
         units=list(field.units[rows]),
         budget=None if gradient else queries,
-        decode=field.decode,
+        decode=decode,
     )
     _merge(found, rows, outcome)
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.attacks.base import Attack
+from holdfast.attacks.evasion.encoded import EncodedDomain
 from holdfast.core.domain import Domain
 from holdfast.core.errors import ConfigurationError, InvalidData, MissingExtra
 from holdfast.core.oracle import Access, Array, Oracle
@@ -36,7 +37,8 @@ RISING = 0.75
 class APGD(Attack):
     """Projected gradient ascent with momentum and step sizes of its own for each sample.
 
-    Steps use the sign of the gradient under linf, else its direction. Takes torch tensors.
+    Steps use the sign of the gradient under linf, else its direction. Takes torch tensors. In a table's domain it moves over
+    the real numbers, and asks about the valid row next to each point.
 
     Attributes:
         steps: gradient steps for each loss and restart.
@@ -104,11 +106,12 @@ class _Ascent:
     ) -> None:
         import torch
 
-        self.steps, self.oracle, self.domain, self.samples, self.loss = attack.steps, oracle, domain, samples, loss
+        self.steps, self.oracle, self.samples, self.loss = attack.steps, oracle, samples, loss
+        self.valid, self.domain = domain, domain.relaxed if isinstance(domain, EncodedDomain) else domain
         self.x, self.y = x[samples], torch.as_tensor(y[samples], device=x.device)
         self.target = torch.as_tensor(target[samples], device=x.device)
         self.signed = domain.norm == "linf"
-        self.now = domain.sample(self.x, streams.uniform(samples, tuple(x.shape[1:])))
+        self.now = self.domain.sample(self.x, streams.uniform(samples, tuple(x.shape[1:])))
         self.before = self.now.clone()
         self.best = self.now.clone()
         self.best_value = torch.full((len(samples),), -math.inf, dtype=x.dtype, device=x.device)
@@ -151,7 +154,10 @@ class _Ascent:
             wrong.append((logits.detach().argmax(dim=1) != y).cpu().numpy())
             return LOSSES[self.loss](logits, y, target)
 
-        value, gradient = self.oracle.value_and_gradient(self.now[active], loss, self.samples[active])
+        point = self.now[active]
+        if self.valid is not self.domain:
+            point = self.valid.project(self.x[active], point)
+        value, gradient = self.oracle.value_and_gradient(point, loss, self.samples[active])
         self.value[active], self.gradient[active] = value.nan_to_num(-math.inf), gradient.nan_to_num(0.0, 0.0, 0.0)
         won = active[wrong[-1]]
         self.won[won] = True
