@@ -313,6 +313,14 @@ def test_withheld_scores_are_judged_by_the_label_attack():
     assert "labels only" in worst.reason
 
 
+def test_words_of_a_reason_do_not_make_a_comparison_adaptive():
+    withheld = evidence("P-EVA-SCORE", status="not_applicable", reason="asked before and after: labels only")
+    label = evidence("P-EVA-LABEL", outcomes(40, 20))
+    worst = family(compare(assessment(withheld, label), assessment(evidence("P-EVA-SCORE", outcomes(40, 30)), label)))
+    assert not worst.adaptive
+    assert family(compare(assessment(evidence("P-EVA-SCORE", outcomes(40, 30)), label), assessment(withheld, label))).adaptive
+
+
 @pytest.mark.claim("loop-5")
 def test_the_worst_case_over_the_family_counts_row_by_row():
     before = (evidence("P-EVA-SCORE", outcomes(40, 20)), evidence("P-EVA-LABEL", outcomes(40, 0)))

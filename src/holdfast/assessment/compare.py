@@ -19,17 +19,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.assessment.comparison import Change, Comparison, RiskChange, Side, UtilityChange, Verdict
-from holdfast.assessment.document import Assessment, Utility
+from holdfast.assessment.consequences import appetite_exceeded, measured_total, risk_changes, utility_change
+from holdfast.assessment.document import Assessment
 from holdfast.core.errors import ConfigurationError
 from holdfast.core.evidence import Evidence, Metric, Row
 from holdfast.core.statistics import Rate, difference, paired_change, rate
-from holdfast.risk.register import Risk, RiskRegister
 
 __all__ = ["Change", "Comparison", "RiskChange", "Side", "UtilityChange", "compare"]
 
@@ -77,7 +76,7 @@ def compare(before: Assessment, after: Assessment) -> Comparison:
         after=_side(after),
         paired=not obstacles,
         changes=tuple(changes),
-        utility=_utility(before, after),
+        utility=utility_change(before, after),
         unit=before.register.unit,
         total=RiskChange(
             id="total",
@@ -87,9 +86,9 @@ def compare(before: Assessment, after: Assessment) -> Comparison:
             p95_before=before.register.total.p95,
             p95_after=after.register.total.p95,
         ),
-        measured_total=_measured_total(before.register, after.register),
-        exceeds_appetite=_appetite(before.register, after.register),
-        risks=_risks(before.register, after.register),
+        measured_total=measured_total(before.register, after.register),
+        exceeds_appetite=appetite_exceeded(before.register, after.register),
+        risks=risk_changes(before.register, after.register),
         notes=tuple(_notes(before, after, obstacles)),
     )
 
@@ -424,73 +423,3 @@ def _verdict(low: float, high: float) -> Verdict:
     if low > 0:
         return "helps"
     return "harms" if high < 0 else "no evidence of help"
-
-
-def _utility(before: Assessment, after: Assessment) -> UtilityChange | None:
-    old, new = before.utility, after.utility
-    if old is None or new is None:
-        return None
-    low, high, pairing = _accuracy_interval(before, after, old, new)
-    return UtilityChange(
-        rows=min(old.rows, new.rows),
-        accuracy_before=old.accuracy,
-        accuracy_after=new.accuracy,
-        accuracy_difference=new.accuracy - old.accuracy,
-        low=low,
-        high=high,
-        pairing=pairing,
-        auc_before=old.auc,
-        auc_after=new.auc,
-        auc_difference=None if old.auc is None or new.auc is None else new.auc - old.auc,
-    )
-
-
-def _accuracy_interval(
-    before: Assessment, after: Assessment, old: Utility, new: Utility
-) -> tuple[float, float, Literal["paired", "unpaired"]]:
-    """The interval of the accuracy's change, after minus before, and how it was made."""
-    first, second = old.correct_rows(), new.correct_rows()
-    same = (before.digests.get("holdout"), old.rows, old.clusters) == (after.digests.get("holdout"), new.rows, new.clusters)
-    if first is not None and second is not None and same and "holdout" in before.digests:
-        change = paired_change(second, first, new.row_clusters())
-        return change.low, change.high, "paired"
-    trials = [
-        float(side.rows) if right is None else rate(right, side.row_clusters()).effective_trials
-        for side, right in ((old, first), (new, second))
-    ]
-    return *difference(new.accuracy * trials[1], trials[1], old.accuracy * trials[0], trials[0]), "unpaired"
-
-
-def _risks(before: RiskRegister, after: RiskRegister) -> tuple[RiskChange, ...]:
-    old, new = {risk.id: risk for risk in before.risks}, {risk.id: risk for risk in after.risks}
-    changes = [_risk(old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new])]
-    return tuple(sorted(changes, key=lambda one: -abs((one.mean_before or 0.0) - (one.mean_after or 0.0))))
-
-
-def _risk(before: Risk | None, after: Risk | None) -> RiskChange:
-    known = before or after
-    assert known is not None
-    return RiskChange(
-        id=known.id,
-        threat=known.threat,
-        name=known.threat_name,
-        actor=known.actor,
-        state_before=before.state if before else None,
-        state_after=after.state if after else None,
-        mean_before=before.annual.mean if before else None,
-        mean_after=after.annual.mean if after else None,
-        p95_before=before.annual.p95 if before else None,
-        p95_after=after.annual.p95 if after else None,
-    )
-
-
-def _measured_total(before: RiskRegister, after: RiskRegister) -> tuple[float, float]:
-    new = {risk.id: risk for risk in after.risks if risk.state == "measured"}
-    both = [(risk, new[risk.id]) for risk in before.risks if risk.state == "measured" and risk.id in new]
-    return sum(old.annual.mean for old, _ in both), sum(risk.annual.mean for _, risk in both)
-
-
-def _appetite(before: RiskRegister, after: RiskRegister) -> tuple[float, float] | None:
-    if before.appetite != after.appetite or before.exceeds_appetite is None or after.exceeds_appetite is None:
-        return None
-    return before.exceeds_appetite, after.exceeds_appetite
