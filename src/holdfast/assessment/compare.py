@@ -23,12 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.assessment.comparison import Change, Comparison, RiskChange, Side, UtilityChange, Verdict
+from holdfast.assessment.comparison import Change, Comparison, RiskChange, Side, UtilityChange
 from holdfast.assessment.consequences import appetite_exceeded, measured_total, risk_changes, utility_change
 from holdfast.assessment.document import Assessment
 from holdfast.core.errors import ConfigurationError
 from holdfast.core.evidence import Evidence, Metric, Row
-from holdfast.core.statistics import Rate, difference, paired_change, rate
+from holdfast.core.statistics import Rate, difference, effect, paired_change, rate
 
 __all__ = ["Change", "Comparison", "RiskChange", "Side", "UtilityChange", "compare"]
 
@@ -225,7 +225,7 @@ def _independent(base: Change, first: Estimate, second: Estimate, trials: int, r
     high = one - other + math.hypot(one_high - one, other - other_low)
     return base.model_copy(
         update={
-            "verdict": _verdict(low, high),
+            "verdict": effect(low, high),
             "pairing": "unpaired",
             "before": one,
             "after": other,
@@ -379,7 +379,7 @@ def _unpaired(base: Change, before: Sequence[Evidence], after: Sequence[Evidence
     )
     return base.model_copy(
         update={
-            "verdict": _verdict(low, high),
+            "verdict": effect(low, high),
             "pairing": "unpaired",
             "before": first.value,
             "after": second.value,
@@ -417,9 +417,3 @@ def _above_chance(
 def _clusters(names: Sequence[str | None]) -> NDArray[np.str_] | None:
     """Cluster labels; None unless every row has one."""
     return None if None in names else np.array(names, dtype=np.str_)
-
-
-def _verdict(low: float, high: float) -> Verdict:
-    if low > 0:
-        return "helps"
-    return "harms" if high < 0 else "no evidence of help"

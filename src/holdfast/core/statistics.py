@@ -10,6 +10,7 @@ are compared as discordant pairs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +19,7 @@ from scipy.special import betaincinv
 
 from holdfast.core.errors import InvalidData
 
+Effect = Literal["helps", "harms", "no evidence of help"]
 CONFIDENCE = 0.95
 FEWEST_SHOWING = 5
 """Clusters that must show the rarer outcome before the intra-cluster correlation is estimated from them."""
@@ -144,6 +146,13 @@ def rate(success: ArrayLike, cluster: ArrayLike | None = None, confidence: float
     return Rate(successes=successes, trials=trials, value=value, low=low, high=high, effective_trials=effective)
 
 
+def effect(low: float, high: float) -> Effect:
+    """What an interval of a difference in attack success, before minus after, shows: by whether it excludes zero."""
+    if low > 0:
+        return "helps"
+    return "harms" if high < 0 else "no evidence of help"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PairedChange:
     """What a change did to the same rows.
@@ -166,11 +175,9 @@ class PairedChange:
     high: float
 
     @property
-    def verdict(self) -> str:
-        """`helps`, `harms` or `no evidence of help`, by whether the interval of the difference excludes zero."""
-        if self.low > 0:
-            return "helps"
-        return "harms" if self.high < 0 else "no evidence of help"
+    def verdict(self) -> Effect:
+        """The effect that the interval shows."""
+        return effect(self.low, self.high)
 
 
 def paired_change(
