@@ -379,7 +379,7 @@ KEPT = frozenset(
     {
         "state", "status", "strength", "goal", "stage", "applicability", "attempts", "success", "loss_per_event", "choice",
         "source", "input", "format", "axis", "image_before", "image_after", "probe", "probes", "threat", "threats", "id",
-        "controls", "risk",
+        "controls", "risk", "correct", "clusters",
     }
 )  # fmt: skip
 """Fields bound to a vocabulary, and the identifiers that join the parts of an assessment."""

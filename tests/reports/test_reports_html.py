@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from report_builders import HOSTILE, digit_picture, make_assessment, make_comparison, make_evidence
 
 from holdfast.assessment.document import Assessment
-from holdfast.core.evidence import Example
+from holdfast.core.evidence import Example, Metric
 from holdfast.reports import html
 from holdfast.reports.html import LARGEST, render_html
 from holdfast.reports.outline import Outline
@@ -158,9 +158,30 @@ def test_less_evidence_never_turns_a_threat_into_a_measured_one(left_out: set[in
 def test_a_newcomer_finds_the_four_answers_at_the_top(assessment: Assessment) -> None:
     page = render_html(assessment)
     top = Page(page[page.index("<header>") : page.index("</header>")]).words
-    for part in ("Worst risk", "How sure", "Do first", "Not measured", "Open or misconfigured service", "41 threats"):
+    for part in ("Worst measured risk", "How sure", "Do first", "Not measured", "Open or misconfigured service", "41 threats"):
         assert part in top
-    assert "Worst measured" in top
+    assert "Worst that nothing measured" in top
+    assert "always answering the commonest class" in top
+
+
+def test_measured_and_assumed_risks_stand_apart_with_their_ids(assessment: Assessment) -> None:
+    page = render_html(assessment)
+    section = page[page.index('<section id="risks"') : page.index('<section id="next"')]
+    measured, assumed = section.split("Largest risks that nothing measured")
+    assert "Largest measured risks" in measured
+    assert 'class="badge unmeasured"' not in measured
+    assert 'class="badge measured"' not in assumed
+    for risk in Outline(assessment).measured_risks[: html.TOP]:
+        assert f"<bdi>{risk.id}</bdi>" in measured
+    assert "assumed for want of measurement" in Page(section).words
+
+
+def test_many_numbers_get_the_full_width_and_none_is_cut() -> None:
+    gap = Metric(name="gap", value=0.31, low=0.2, high=0.4, unit="difference of shares", group="sex = female")
+    evidence = [item.model_copy(update={"metrics": (gap,) * 30}) if item.probe == "P-FAIR" else item for item in make_evidence()]
+    page = render_html(make_assessment(evidence=tuple(evidence)))
+    assert Page(page).with_class("dense") == ["table"]
+    assert "+31.0\u00a0points [+20.0,\u00a0+40.0]" in page
 
 
 def test_values_and_pictures_stay_out_unless_the_user_opted_in() -> None:

@@ -8,8 +8,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from holdfast.assessment.document import Assessment
+from holdfast.reports.html import render_html
+from holdfast.reports.markdown import render_markdown
 from holdfast.reports.outline import Outline, summary
-from holdfast.reports.terminal import print_summary
+from holdfast.reports.terminal import LARGEST_ASSUMED, print_summary
 
 
 def printed(assessment: Assessment, width: int, *, terminal: bool = False) -> str:
@@ -43,6 +45,35 @@ def test_every_open_threat_is_named(assessment: Assessment) -> None:
     for standing in Outline(assessment).open:
         assert standing.threat.id in words
     assert "Not measured (41)" in words
+
+
+def test_measured_risks_stand_before_assumed_ones_with_ids_and_sums(assessment: Assessment) -> None:
+    text = printed(assessment, 200)
+    outline = Outline(assessment)
+    measured, assumed = text[: text.index("Not measured (")].split("Largest risks that nothing measured")
+    for risk in outline.measured_risks:
+        assert risk.id in measured
+        assert risk.id not in assumed
+    for risk in outline.assumed_risks[:LARGEST_ASSUMED]:
+        assert risk.id in assumed
+    assert "assumed for want of measurement" in assumed
+    assert not any(outline.may_apply(risk) for risk in outline.assumed_risks[: len(outline.assumed_risks) // 2])
+
+
+@pytest.mark.parametrize(
+    ("auc", "accuracy", "warned"),
+    [(0.51, 0.752, True), (0.3, 0.4, True), (None, 0.75, True), (0.87, 0.70, False), (None, 0.8, False)],
+)
+def test_a_model_that_does_no_better_than_none_is_warned_about(
+    assessment: Assessment, auc: float | None, accuracy: float, warned: bool
+) -> None:
+    assert assessment.utility is not None
+    changed = {"auc": auc, "accuracy": accuracy, "accuracy_low": accuracy - 0.01, "accuracy_high": accuracy + 0.01}
+    broken = assessment.model_copy(update={"utility": assessment.utility.model_copy(update=changed)})
+    for text in (printed(broken, 100), render_html(broken), render_markdown(broken)):
+        shown = " ".join(text.split())
+        assert "always answering the commonest class: 75" in shown
+        assert ("Check scaling, class order and columns" in shown) == warned
 
 
 @pytest.mark.claim("loop-2")

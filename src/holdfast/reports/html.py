@@ -32,7 +32,11 @@ LARGEST = 2_000_000
 LARGEST_PICTURE = 60_000
 """Characters of the largest picture that is shown, in base64."""
 TOP = 8
-"""Risks beside the exceedance curve."""
+"""Measured risks beside the exceedance curve."""
+TOP_ASSUMED = 5
+"""Risks that nothing measured, below them."""
+NARROW = 12
+"""Numbers of one piece of evidence that still fit beside its method; more get a table of the full width."""
 
 ICONS = {
     "measured": "●",
@@ -93,8 +97,7 @@ def style_hash(style: str) -> str:
 def _render(assessment: Assessment, comparison: Comparison | None, detail: Detail) -> str:
     outline = Outline(assessment)
     register = assessment.register
-    risks = sorted(register.risks, key=lambda risk: -risk.annual.mean)
-    edges = _edges(risks)
+    edges = _edges(register.risks)
     style = _style()
     return (
         _environment()
@@ -114,8 +117,10 @@ def _render(assessment: Assessment, comparison: Comparison | None, detail: Detai
             shared_estimates=SHARED_ESTIMATES,
             worst=outline.worst,
             measured_worst=outline.worst_measured,
-            top=risks[:TOP],
-            rest=risks[TOP:],
+            top=outline.measured_risks[:TOP],
+            assumed=outline.assumed_risks[:TOP_ASSUMED],
+            rest=(*outline.measured_risks[TOP:], *outline.assumed_risks[TOP_ASSUMED:]),
+            narrow=NARROW,
             facts=_facts(assessment),
             estimates=_estimates(assessment),
             exceedance=_exceedance(assessment) if detail.charts else "",

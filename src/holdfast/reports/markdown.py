@@ -59,14 +59,28 @@ def _render(assessment: Assessment, comparison: Comparison | None, longest: int)
         "",
         f"**{escape(outline.headline, 400)}**",
         "",
+        escape(outline.usefulness, 400),
+        "",
+        *([f"**{escape(f'Warning: {outline.useless}', 400)}**", ""] if outline.useless else []),
         escape(outline.coverage, 400),
         "",
     ]
+    for title, risks, most in (
+        ("Largest measured risks", outline.measured_risks, 8),
+        ("Largest risks that nothing measured", outline.assumed_risks, 5),
+    ):
+        if risks:
+            lines += [
+                f"### {title}",
+                "",
+                "| Risk | Actor | P(success), 90 % | Annual loss, mean | 5–95 % | Attempts, loss |",
+                "| :--- | :--- | :--- | ---: | ---: | :--- |",
+                *(_risk(risk, unit, outline.may_apply(risk)) for risk in risks[:most]),
+                "",
+            ]
     if assessment.register.risks:
         lines += [
-            "| Risk | Actor | P(success), 90 % | Annual loss, mean | 5–95 % | Attempts, loss |",
-            "| :--- | :--- | :--- | ---: | ---: | :--- |",
-            *(_risk(risk, unit) for risk in sorted(assessment.register.risks, key=lambda risk: -risk.annual.mean)[:10]),
+            escape(outline.parts, 400),
             "",
             f"<sub>{SHARED_ESTIMATES}</sub>",
             "",
@@ -87,11 +101,11 @@ def _render(assessment: Assessment, comparison: Comparison | None, longest: int)
     return "\n".join(lines)
 
 
-def _risk(risk: Risk, unit: str) -> str:
+def _risk(risk: Risk, unit: str, may_apply: bool) -> str:
     mean, low, high = risk.probability
     success = numbers.share_interval(mean, low, high) if risk.state == "measured" else "assumed 0 to 100 %"
     cells = (
-        f"{escape(risk.threat_name, 100)} ({escape(risk.threat, 40)})",
+        f"{escape(risk.threat_name, 100)} ({escape(risk.id, 120)}{', may apply' if may_apply else ''})",
         escape(risk.actor, 80),
         f"{MARKS[risk.state]} {risk.state}: {escape(success)}",
         escape(numbers.money(risk.annual.mean, unit)),

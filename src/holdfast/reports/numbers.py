@@ -11,6 +11,8 @@ import math
 from holdfast.core.evidence import Metric
 from holdfast.reports.text import clean
 
+DIFFERENCE = "difference of shares"
+"""The unit of a metric that is shown in percentage points."""
 SPACE = "\u00a0"
 """No-break space, between a number and its unit."""
 
@@ -81,9 +83,17 @@ def signed_share(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "\u2212")
 
 
+def points(item: Metric) -> str:
+    """A metric that is a difference of shares, in percentage points with its interval."""
+    interval = "" if item.low is None or item.high is None else f" [{signed_share(item.low)},{SPACE}{signed_share(item.high)}]"
+    return f"{signed_share(item.value)}{SPACE}points{interval}"
+
+
 def metric(item: Metric) -> str:
     """A metric's value with its interval, and with the counts behind it where it has them."""
-    if item.unit == "" and item.low is not None and item.high is not None and 0 <= item.low <= item.high <= 1:
+    if item.unit == DIFFERENCE:
+        shown = points(item)
+    elif item.unit == "" and item.low is not None and item.high is not None and 0 <= item.low <= item.high <= 1:
         shown = share_interval(item.value, item.low, item.high)
     elif item.unit == "" and item.successes is not None:
         shown = share(item.value)

@@ -17,6 +17,7 @@ from holdfast.core.evidence import Evidence, Metric
 from holdfast.core.statistics import Rate, rate
 from holdfast.reports import numbers
 from holdfast.reports.text import clean
+from holdfast.reports.wordings import WORDINGS
 from holdfast.risk.register import NextProbe, Risk
 from holdfast.threats.catalogue import load_catalogue
 from holdfast.threats.derivation import Threat
@@ -34,6 +35,9 @@ LABELS: dict[str, str] = {
     "excluded": "excluded by a fact",
 }
 """How each state is called."""
+
+CLEAR_AUC = 0.6
+"""From here on a model whose accuracy is that of the commonest class still orders cases clearly better than chance."""
 
 SHARED_ESTIMATES = (
     "Attempts per year and loss per event are the owner's own estimates, so absolute sums are only as good as those are. "
@@ -137,8 +141,65 @@ class Outline:
     @property
     def worst_measured(self) -> Risk | None:
         """The measured risk with the largest mean annual loss."""
+        return self.measured_risks[0] if self.measured_risks else None
+
+    @cached_property
+    def measured_risks(self) -> tuple[Risk, ...]:
+        """Risks that rest on a measurement, the largest mean annual loss first."""
         found = [risk for risk in self.assessment.register.risks if risk.state == "measured"]
-        return max(found, key=lambda risk: risk.annual.mean, default=None)
+        return tuple(sorted(found, key=lambda risk: -risk.annual.mean))
+
+    @cached_property
+    def assumed_risks(self) -> tuple[Risk, ...]:
+        """Risks that nothing measured, the largest mean annual loss first; those whose threat only may apply come last."""
+        found = [risk for risk in self.assessment.register.risks if risk.state != "measured"]
+        return tuple(sorted(found, key=lambda risk: (self.may_apply(risk), -risk.annual.mean)))
+
+    def may_apply(self, risk: Risk) -> bool:
+        """Whether a missing fact would decide if the risk's threat applies."""
+        return risk.threat in self._unknown
+
+    @cached_property
+    def _unknown(self) -> frozenset[str]:
+        return frozenset(threat.id for threat in self.assessment.threats if threat.applicability == "unknown")
+
+    @property
+    def parts(self) -> str:
+        """The mean annual loss in two parts: what rests on measurements, and what is assumed for want of them."""
+        unit = self.assessment.register.unit
+        measured = numbers.money(sum(risk.annual.mean for risk in self.measured_risks), unit)
+        assumed = numbers.money(sum(risk.annual.mean for risk in self.assumed_risks), unit)
+        return f"Mean loss a year: {measured} measured; {assumed} assumed for want of measurement."
+
+    @property
+    def usefulness(self) -> str:
+        """How well the model does its job, against an answer that needs no model, in one sentence."""
+        utility = self.assessment.utility
+        if utility is None:
+            return "Accuracy on the holdout rows was not measured."
+        accuracy = numbers.share_interval(utility.accuracy, utility.accuracy_low, utility.accuracy_high)
+        area = f"; AUC {utility.auc:.2f}" if utility.auc is not None else ""
+        return (
+            f"Accuracy on {numbers.plural(utility.rows, 'holdout row')}: {accuracy}; "
+            f"always answering the commonest class: {numbers.share(utility.majority_share)}{area}."
+        )
+
+    @property
+    def useless(self) -> str:
+        """A warning that what was attacked does no better than no model; empty when it does."""
+        utility = self.assessment.utility
+        if utility is None:
+            return ""
+        if utility.auc is None:
+            blind = utility.accuracy <= utility.majority_share
+        else:
+            blind = utility.accuracy_low <= utility.majority_share and utility.auc < CLEAR_AUC
+        if not blind:
+            return ""
+        return (
+            "This model is not shown to do better than always answering the commonest class. "
+            "Check scaling, class order and columns before reading any number below."
+        )
 
     @property
     def tone(self) -> Tone:
@@ -179,8 +240,8 @@ class Outline:
 
     @property
     def certainty(self) -> tuple[str, ...]:
-        """How sure the worst risk is: sentences on its probability and on the source of each input."""
-        risk = self.worst
+        """How sure the worst measured risk is, or the worst without one: its probability and the source of each input."""
+        risk = self.worst_measured or self.worst
         if risk is None:
             return ("There is no risk to be sure of.",)
         beyond: tuple[str, ...] = ()
@@ -255,6 +316,9 @@ def summary(assessment: Assessment) -> dict[str, Any]:
         "headline": outline.headline,
         "tone": outline.tone,
         "coverage": outline.coverage,
+        "usefulness": outline.usefulness,
+        "warning": outline.useless,
+        "parts": outline.parts,
         "unit": assessment.register.unit,
         "worst": described(outline.worst),
         "worst_measured": described(outline.worst_measured),
@@ -286,7 +350,12 @@ def observed(evidence: Evidence) -> Rate | None:
 
 
 def result(evidence: Evidence) -> str:
-    """What measured evidence found, in one sentence with interval and counts."""
+    """What measured evidence found, in one sentence with interval and counts, in the terms of its probe."""
+    worded = WORDINGS.get(evidence.probe)
+    return (worded(evidence) if worded else "") or _succeeded(evidence)
+
+
+def _succeeded(evidence: Evidence) -> str:
     found = observed(evidence)
     if found is None:
         return _listed(evidence.metrics)

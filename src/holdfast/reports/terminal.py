@@ -6,6 +6,8 @@ assessment is read as markup, and control characters are shown, not sent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -15,12 +17,14 @@ from holdfast.assessment.document import Assessment
 from holdfast.reports import numbers
 from holdfast.reports.outline import LABELS, SHARED_ESTIMATES, Outline, Standing, Tone
 from holdfast.reports.text import clean
-from holdfast.risk.register import Risk, RiskRegister
+from holdfast.risk.register import Risk
 
 NARROW = 96
 """Below this width the tables drop what can be looked up elsewhere."""
-LARGEST = 10
-"""Risks that are listed."""
+LARGEST = 8
+"""Measured risks that are listed."""
+LARGEST_ASSUMED = 5
+"""Risks that nothing measured that are listed."""
 
 STYLES = {
     "measured": "blue",
@@ -37,37 +41,46 @@ def print_summary(assessment: Assessment, console: Console) -> None:
     """Print the summary of an assessment."""
     outline = Outline(assessment)
     console.print(_text(outline.headline, _TONES[outline.tone]))
+    console.print(_text(outline.usefulness))
+    if outline.useless:
+        console.print(_text(f"Warning: {outline.useless}", "bold red"))
     console.print(_text(outline.coverage))
     console.print()
     if assessment.register.risks:
-        console.print(_risks(assessment.register, console.width))
+        unit, width = assessment.register.unit, console.width
+        if outline.measured_risks:
+            console.print(_risks("Largest measured risks", outline.measured_risks, LARGEST, outline, unit, width))
+        if outline.assumed_risks:
+            title = "Largest risks that nothing measured"
+            console.print(_risks(title, outline.assumed_risks, LARGEST_ASSUMED, outline, unit, width))
+        console.print(_text(outline.parts))
         console.print(_text(SHARED_ESTIMATES, "dim"))
         console.print()
     _print_open(outline, console)
     _print_steps(outline, console)
 
 
-def _risks(register: RiskRegister, width: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Largest risks", title_justify="left", title_style="bold")
-    table.add_column("Threat", ratio=3, overflow="fold")
+def _risks(title: str, risks: Sequence[Risk], most: int, outline: Outline, unit: str, width: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    table.add_column("Threat, risk id", ratio=4, overflow="fold")
     table.add_column("Actor", ratio=2, overflow="fold")
     table.add_column("P(success), 90 %", overflow="fold", max_width=21)
     table.add_column("Mean a year", justify="right", no_wrap=True)
     if width >= NARROW:
         table.add_column("5–95 %", justify="right", overflow="fold")
-    shown = sorted(register.risks, key=lambda risk: -risk.annual.mean)
-    for risk in shown[:LARGEST]:
+    for risk in risks[:most]:
+        name = _text(risk.threat_name + (" (may apply)" if outline.may_apply(risk) else ""))
         cells = [
-            _text(f"{risk.threat_name} ({risk.threat})"),
+            Text("\n").join([name, _text(risk.id, "dim")]),
             _text(risk.actor),
             _success(risk),
-            _text(numbers.money(risk.annual.mean, register.unit)),
+            _text(numbers.money(risk.annual.mean, unit)),
         ]
         if width >= NARROW:
-            cells.append(_text(numbers.money_range(risk.annual.p5, risk.annual.p95, register.unit)))
+            cells.append(_text(numbers.money_range(risk.annual.p5, risk.annual.p95, unit)))
         table.add_row(*cells)
-    if len(shown) > LARGEST:
-        table.caption = f"{len(shown) - LARGEST} more in the assessment"
+    if len(risks) > most:
+        table.caption = f"{len(risks) - most} more in the assessment"
         table.caption_justify = "left"
     return table
 
