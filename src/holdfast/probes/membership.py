@@ -38,6 +38,8 @@ FEWEST_ROWS = 100
 """Non-members below which not even a false positive rate of 10 % is resolved."""
 FEWEST_IN_GROUP = 50
 MOST_GROUPS = 20
+SWAPPED = 0.45
+"""An area wholly below this is no chance: holdout rows look more like training rows than those do."""
 ABSENCE = (
     "Absence of a finding is not evidence of safety, and no privacy budget follows from it: every number here is a lower bound "
     "on what the model gives away."
@@ -109,6 +111,7 @@ class MembershipInference:
         family = _family(observed, shadows, oracle.access)
         clusters = None if records.clusters is None else (records.clusters[members], records.clusters[~members])
         found = [_judge(name, score, members, rates, clusters, len(family), seed) for name, score in family.items()]
+        _same_roles(found)
         best = max(found, key=lambda one: (one.lowest.true_positive.low, one.area.value))
         named = best.lowest.named
         lowest = min(rates)
@@ -221,6 +224,21 @@ def _judge(
         },
         area=area(inside, outside, clusters=clusters, confidence=confidence),
     )
+
+
+def _same_roles(found: list[Found]) -> None:
+    """Refuse rows whose roles seem swapped, which would read as privacy.
+
+    Raises:
+        Inconclusive: an attack tells the sides apart the wrong way round.
+    """
+    for one in found:
+        if one.area.high < SWAPPED:
+            raise Inconclusive(
+                "holdout rows look more like training rows than the training rows do "
+                f"(AUC {one.area.value:.3f}, 95 % CI {one.area.low:.3f} to {one.area.high:.3f})",
+                hint="Are the roles of train and holdout swapped, or was the model trained on other rows?",
+            )
 
 
 def _headline(best: Found, family: int) -> list[Metric]:
@@ -346,10 +364,14 @@ def _findings(found: list[Found], best: Found, nominal: float, grade_one: bool) 
     hit = seen.true_positive
     interval = f"{percent(round(hit.value, 4))}, 95 % CI {percent(round(hit.low, 4))} to {percent(round(hit.high, 4))}"
     if leaks:
-        floor = math.floor(hit.low * hit.trials)
+        expected = seen.false_positive.high
+        floor = max(0, math.floor((hit.low - expected) / (1 - expected) * hit.trials)) if expected < 1 else 0
+        at = f"at {percent(nominal)} FPR ({interval})"
         verdict = (
-            f"These attacks, with this access, identify at least {floor} of {hit.trials} members at {percent(nominal)} FPR "
-            f"({interval}): a lower bound on leakage."
+            f"These attacks, with this access, identify at least {floor} of {hit.trials} members beyond chance {at}: a lower "
+            "bound on leakage."
+            if floor
+            else f"These attacks, with this access, tell members from non-members beyond chance, but how many {at} is uncertain."
         )
     else:
         verdict = f"No attack told members from non-members beyond chance at {percent(nominal)} FPR ({interval}) or by AUC."

@@ -10,6 +10,7 @@ from scipy import stats
 
 from holdfast.attacks.privacy.identification import area, identify, resolved, strict, threshold_at
 from holdfast.core.errors import Inconclusive
+from holdfast.core.statistics import clopper_pearson
 
 
 def brute_force(members, others):
@@ -119,3 +120,28 @@ def test_permuted_membership_is_called_a_leak_in_at_most_one_run_in_twenty(level
         covered += found.false_positive.low <= 0.01 <= found.false_positive.high
     assert leaks <= 0.05 * runs
     assert covered >= 0.95 * runs
+
+
+@pytest.mark.slow
+@pytest.mark.claim("loop-4")
+@pytest.mark.parametrize("shift", [0.0, 1.5, 3.0])
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_interval_pays_for_the_threshold(shift, size):
+    """What is covered is the rate at the true threshold, of which ten non-members tell little."""
+    random = np.random.default_rng(8)
+    truth = stats.norm.sf(stats.norm.ppf(0.99) - shift)
+    covered, runs = 0, 200
+    for run in range(runs):
+        members, others = (np.repeat(random.normal(at, 1, 1002 // size), size) for at in (shift, 0.0))
+        person = np.arange(2004) // size
+        names = (person[:1002].astype(str), person[1002:].astype(str))
+        found = identify(members, others, 0.01, seed=run, clusters=names)
+        covered += found.true_positive.low <= truth <= found.true_positive.high
+    assert covered >= 0.9 * runs
+
+
+def test_the_interval_is_wider_than_that_of_a_known_threshold():
+    random = np.random.default_rng(9)
+    found = identify(random.normal(1.5, 1, 1000), random.normal(0, 1, 1000), 0.01, seed=0).true_positive
+    low, high = clopper_pearson(found.successes, found.trials)
+    assert found.high - found.low > 2 * (high - low)

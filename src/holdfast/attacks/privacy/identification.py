@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from scipy import stats
 
 from holdfast.core.errors import Inconclusive
 from holdfast.core.seeds import generator
-from holdfast.core.statistics import CONFIDENCE, Rate, rate
+from holdfast.core.statistics import CONFIDENCE, Rate, clopper_pearson, rate
 
 Floats = NDArray[np.float64]
 RESOLVING = 10
@@ -40,7 +40,8 @@ class Identification:
     Attributes:
         nominal: the rate that the thresholds were chosen for.
         named: (members,) which members are named.
-        true_positive: over members.
+        true_positive: over members; the interval is that of the rate at the true threshold of the nominal rate, and so pays
+            for the few non-members from whom the threshold was chosen.
         false_positive: achieved over non-members, none of whom took part in choosing the threshold applied to them.
         p_value: one-sided exact test of equal rates (Fisher), that is of no identification beyond chance.
     """
@@ -147,9 +148,44 @@ def identify(
         named[judged] = (signals[judged] > threshold) | ((signals[judged] == threshold) & (draw[judged] > tie))
     hit = rate(named[is_member], clusters and clusters[0], confidence)
     miss = rate(named[~is_member], clusters and clusters[1], confidence)
+    low, high = _threshold_aware(signals, draw, is_member, nominal, (hit, miss), confidence)
     return Identification(
-        nominal=nominal, named=named[is_member], true_positive=hit, false_positive=miss, p_value=_exceeds(hit, miss)
+        nominal=nominal,
+        named=named[is_member],
+        true_positive=replace(hit, low=low, high=high),
+        false_positive=miss,
+        p_value=_exceeds(hit, miss),
     )
+
+
+def _threshold_aware(
+    signals: Floats,
+    draw: Floats,
+    is_member: NDArray[np.bool_],
+    nominal: float,
+    seen: tuple[Rate, Rate],
+    confidence: float,
+) -> tuple[float, float]:
+    """The interval of the true positive rate at the unknown threshold that non-members exceed with probability `nominal`.
+
+    How many non-members exceed that threshold is binomial, which bounds it by two of their order statistics, whatever the
+    distribution; half of the error goes there and half to the exact intervals of the members above either bound.
+    """
+    hit, miss = seen
+    slack = (1 - confidence) / 2
+    copies = miss.trials / miss.effective_trials
+    independent = max(1, math.floor(miss.effective_trials))
+    fewest, most = (float(stats.binom.ppf(tail, independent, nominal)) * copies for tail in (slack / 2, 1 - slack / 2))
+    order = np.lexsort((-draw, -signals))
+    members = np.concatenate([[0], np.cumsum(is_member[order])])
+    others = np.concatenate([[0], np.cumsum(~is_member[order])])
+    strict = int(members[np.searchsorted(others, math.floor(fewest), side="left")])
+    last = int(np.searchsorted(others, min(math.ceil(most) + 1, miss.trials), side="left"))
+    lenient = int(members[last]) if most + 1 <= miss.trials else hit.trials
+    scale = hit.effective_trials / hit.trials
+    low = clopper_pearson(min(strict * scale, hit.effective_trials), hit.effective_trials, 1 - slack)[0]
+    high = clopper_pearson(min(lenient * scale, hit.effective_trials), hit.effective_trials, 1 - slack)[1]
+    return min(low, hit.value), max(high, hit.value)
 
 
 def threshold_at(others: Floats, draws: Floats, nominal: float) -> tuple[float, float]:

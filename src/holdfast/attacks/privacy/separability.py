@@ -8,7 +8,9 @@ the model's memory, and its result is void. The gate
    belong to one cluster on one side, such as the years of one person, the first copy stands for all;
 2. trains a classifier, without the model, to tell the remaining train rows from holdout rows, label included, by
    cross-validation that keeps clusters together;
-3. reads the area under its ROC curve, fold by fold, with its interval.
+3. reads the area under its ROC curve, fold by fold, with its interval;
+4. where that lies above one half, shuffles who is train and who holdout, and lets the finding stand only if no shuffle can be
+   told apart as well: folds share rows and rows resemble each other, which the interval does not know.
 
 An interval wholly below one half says that near-copies lie on both sides of the split: the attack is then understated.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +35,14 @@ from holdfast.core.seeds import derive, generator
 from holdfast.core.statistics import CONFIDENCE
 from holdfast.core.target import Dataset
 
+Floats = NDArray[np.float64]
 FOLDS = 5
 MOST_ROWS = 4000
 """Rows of each side that the classifier sees; its verdict does not need more."""
+SHUFFLES = 39
+"""Shuffles none of which may be told apart as well: a chance of one in forty."""
+EVIDENT = 0.6
+"""A lower end of the interval that needs no shuffles."""
 MOST_COLUMNS = 40
 """Wider inputs are reduced to this many principal components."""
 
@@ -47,17 +55,19 @@ class Separability:
         area: of the model-free classifier, cross-validated.
         train, holdout: rows of each side whose inputs occur once, or stand for all copies within one cluster.
         repeated: further rows, set aside because their inputs occur more than once.
+        by_chance: whether a shuffle of the sides was told apart as well.
     """
 
     area: Area
     train: NDArray[np.int64]
     holdout: NDArray[np.int64]
     repeated: int
+    by_chance: bool = False
 
     @property
     def confounded(self) -> bool:
         """Whether the sides differ without the model."""
-        return self.area.low > 0.5
+        return self.area.low > 0.5 and not self.by_chance
 
     @property
     def near_copies(self) -> bool:
@@ -87,9 +97,13 @@ def separability(train: Dataset, holdout: Dataset, *, seed: int) -> Separability
     labels = np.concatenate([side.y for side in sides])
     shared = train.clusters is not None and holdout.clusters is not None
     cluster = np.concatenate([side.clusters for side in sides if side.clusters is not None]) if shared else None
-    return Separability(
-        area=_cross_validated(x, labels, origin, cluster, seed), train=once_train, holdout=once_holdout, repeated=repeated
+    features, categorical = _features(x, labels, seed)
+    seen = _cross_validated(features, categorical, origin, cluster, seed)
+    by_chance = 0.5 < seen.low <= EVIDENT and any(
+        _cross_validated(features, categorical, shuffled, cluster, seed).value >= seen.value
+        for shuffled in _shuffles(origin, cluster, seed)
     )
+    return Separability(area=seen, train=once_train, holdout=once_holdout, repeated=repeated, by_chance=by_chance)
 
 
 def row_digests(x: Any) -> NDArray[np.uint64]:
@@ -113,10 +127,8 @@ def _once(train: Dataset, holdout: Dataset) -> tuple[NDArray[np.int64], NDArray[
     return np.flatnonzero(single[: len(train)]), np.flatnonzero(single[len(train) :])
 
 
-def _cross_validated(
-    x: Any, labels: NDArray[np.int64], origin: NDArray[np.int64], cluster: NDArray[np.str_] | None, seed: int
-) -> Area:
-    """The mean over folds of the area in each, with the interval of independent folds."""
+def _features(x: Any, labels: NDArray[np.int64], seed: int) -> tuple[Floats, list[bool] | None]:
+    """Inputs and label as numbers, and which columns are categories."""
     encoder = Encoder.of(x)
     features = encoder(x)
     mask = encoder.categorical
@@ -125,8 +137,26 @@ def _cross_validated(
 
         reduced = PCA(MOST_COLUMNS, random_state=seed % 2**32).fit_transform(np.nan_to_num(features))
         features = np.asarray(reduced, dtype=np.float64)
-    features = np.column_stack([features, labels])
-    categorical = None if mask is None else [*mask, False]
+    return np.column_stack([features, labels]), None if mask is None else [*mask.tolist(), False]
+
+
+def _shuffles(origin: NDArray[np.int64], cluster: NDArray[np.str_] | None, seed: int) -> Iterator[NDArray[np.int64]]:
+    """The sides dealt anew, whole clusters together; a cluster on both sides is dealt by its share of train."""
+    random = generator(seed, "shuffles")
+    place = np.unique(cluster if cluster is not None else np.arange(len(origin)), return_inverse=True)[1]
+    share = np.bincount(place, weights=origin) / np.bincount(place)
+    for _ in range(SHUFFLES):
+        yield (random.random(len(origin)) < random.permutation(share)[place]).astype(np.int64)
+
+
+def _cross_validated(
+    features: Floats,
+    categorical: list[bool] | None,
+    origin: NDArray[np.int64],
+    cluster: NDArray[np.str_] | None,
+    seed: int,
+) -> Area:
+    """The mean over folds of the area in each, with the interval of independent folds."""
     fold = _folds(origin, cluster, seed)
     values, variances = [], []
     reach = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
