@@ -112,6 +112,35 @@ def test_no_default_excludes_a_threat_that_a_fact_did_not(clinic: Path) -> None:
     assert guessed == known
 
 
+def test_what_is_seen_is_no_guess(clinic: Path, tmp_path: Path) -> None:
+    result = holdfast("init", "model.joblib", "train.csv", "holdout.csv", "--yes", "--force", folder=clinic)
+    system = read_system(clinic / "holdfast.yaml")
+    assert system.lifecycle.genai == "none"
+    assert not any("genai" in name for name in system.defaults)
+    assert system.lifecycle.federated is None
+    assert "genai: none" in result.stdout
+    text = (clinic / "holdfast.yaml").read_text()
+    assert "holdfast.example" not in text
+    assert "docs/reference/system-file.md" in text
+    frame = pd.DataFrame({"a": [0.0, 1.0], "note": ["x", "y"], "label": ["p", "q"]})
+    frame.to_csv(tmp_path / "texts.csv", index=False)
+    assert inspect(None, [tmp_path / "texts.csv"], "label").generates is None
+    frame.drop(columns="note").to_csv(tmp_path / "numbers.csv", index=False)
+    assert inspect(None, [tmp_path / "numbers.csv"], "label").generates is False
+
+
+def test_columns_that_name_rows_are_said_to_be_dropped(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"record_id": range(60), "patient": [index // 2 for index in range(60)], "a": np.arange(60) % 7})
+    frame.assign(label=["x", "y", "y"] * 20).to_csv(tmp_path / "holdout.csv", index=False)
+    joblib.dump(LogisticRegression().fit(frame[["a"]].to_numpy(), frame["a"] > 3), tmp_path / "m.joblib")
+    result = holdfast("init", "m.joblib", "holdout.csv", "--yes", "--target", "label", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "patient repeats: dropped as input, set as cluster" in result.stdout
+    assert "record_id: names rows; dropped as input" in result.stdout
+    entry = read_system(tmp_path / "holdfast.yaml").data[0]
+    assert (entry.cluster, entry.drop) == ("patient", ["record_id"])
+
+
 def test_it_overwrites_only_when_told(clinic: Path) -> None:
     before = (clinic / "holdfast.yaml").read_text()
     refused = holdfast("init", "model.joblib", "train.csv", "--yes", folder=clinic)

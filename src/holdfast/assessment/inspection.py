@@ -34,9 +34,13 @@ SPECIAL = ("health", "ethnicity", "sex", "religion", "politics", "crime")
 """Kinds that no outsider should infer; the others tell groups apart."""
 GROUPS = ("sex", "ethnicity", "age")
 IDENTIFIER = re.compile(
-    r"(.*[_ -])?(id|key|uuid|guid|ssn|mrn|nhs|passport|email|phone|name|surname|address)([_ -]?(no|nr|number))?", re.IGNORECASE
+    r"(patient|subject|person|customer|client|household|participant|member)|"
+    r"(.*[_ -])?(id|key|uuid|guid|ssn|mrn|nhs|passport|email|phone|name|surname|address)([_ -]?(no|nr|number))?",
+    re.IGNORECASE,
 )
 TARGETS = ("target", "label", "class", "y", "outcome", "diagnosis", "treatment", "decision", "result", "income")
+CLASSIFIERS = ("scikit-learn", "xgboost", "lightgbm")
+"""Frameworks whose models generate nothing."""
 MOST_CLASSES = 50
 MOST_GROUPS = 20
 
@@ -56,7 +60,7 @@ class Seen:
         target, split: the columns, for tables.
         sensitive, groups: input columns by the sound of their names.
         clusters: a column that names what repeated rows share.
-        dropped: columns that name rows and are no inputs.
+        dropped: columns that are no inputs; those of them that name rows are in `naming`.
         kinds: what the sensitive columns are about.
     """
 
@@ -74,6 +78,7 @@ class Seen:
     groups: list[str] = field(default_factory=list)
     clusters: str | None = None
     dropped: list[str] = field(default_factory=list)
+    naming: list[str] = field(default_factory=list)
     kinds: set[str] = field(default_factory=set)
 
     @property
@@ -81,6 +86,21 @@ class Seen:
         """Of the inputs."""
         first = self.data[0]
         return "image" if first.kind == "images" or (first.kind == "array" and first.x.ndim >= 3) else "tabular"
+
+    @property
+    def generates(self) -> bool | None:
+        """False for a model that is seen to classify numbers; None where the files do not show it."""
+        first = self.data[0]
+        if self.framework in CLASSIFIERS:
+            return False
+        if first.kind == "array":
+            return False if np.issubdtype(first.x.dtype, np.number) else None
+        if first.kind != "table":
+            return None
+        outside = {self.target, self.split, self.clusters, *self.dropped}
+        inputs = [name for name in first.x.columns if str(name) not in outside]
+        numeric = all(pd.api.types.is_numeric_dtype(first.x[name]) for name in inputs)
+        return False if inputs and numeric else None
 
 
 def inspect(model: Path | None, data: Sequence[Path], target: str | None = None) -> Seen:
@@ -146,6 +166,7 @@ def _look_at_columns(seen: Seen, frame: pd.DataFrame, target: str | None) -> Non
             repeated = bool(frame[name].duplicated().any()) and frame[name].nunique() > MOST_GROUPS
             seen.clusters = seen.clusters or (name if repeated else None)
             seen.dropped.append(name)
+            seen.naming.append(name)
     for name in inputs:
         kind = sounds_like(name)
         if kind is None or name in seen.dropped:

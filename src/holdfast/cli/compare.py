@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def compare(
     before: Annotated[Path, typer.Argument(help="The assessment before the change.")],
     after: Annotated[Path, typer.Argument(help="The assessment after it.")],
-    output: Annotated[Path | None, typer.Option(help="Write the comparison as JSON.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the comparison as JSON.")] = None,
     json: Json = False,
 ) -> None:
     """Compare two assessments on the same rows: what a control really did, what it cost, and what it did to the risk."""

@@ -53,8 +53,13 @@ def decide(
     judged = read_assessment(assessment)
     known = [item.id for item in judged.register.risks]
     if risk not in known:
-        close = get_close_matches(risk, known, n=3)
-        hint = f"Did you mean {' or '.join(close)}?" if close else "See the ids: holdfast report ASSESSMENT"
+        of_threat = [item.id for item in judged.register.risks if risk.upper().startswith(item.threat.upper())]
+        close = of_threat or get_close_matches(risk, known, n=3)
+        hint = "See the ids: holdfast report ASSESSMENT"
+        if of_threat:
+            hint = f"The ids of that threat's risks: {', '.join(of_threat)}"
+        elif close:
+            hint = f"Did you mean {' or '.join(close)}?"
         raise ConfigurationError(f"the register has no risk {risk!r}", where=str(assessment), hint=hint)
     if not system.is_file():
         raise ConfigurationError("there is no such system file", where=str(system), hint="Give it with --system.")

@@ -19,7 +19,8 @@ MARK = "# Written by holdfast harden"
 
 System = Annotated[Path, typer.Argument(metavar="SYSTEM", help="The system file.")]
 Output = Annotated[
-    Path | None, typer.Option(help="The new system file, in the folder of the old one.  [default: SYSTEM-hardened.yaml]")
+    Path | None,
+    typer.Option("--output", "-o", help="The new system file, in the folder of the old one.  [default: SYSTEM-hardened.yaml]"),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that holdfast harden did not write. Never the old system.")]
 
@@ -116,7 +117,7 @@ def retrain(
     if json:
         emit_json({"control": "C-SMALL", "system": str(new), "model": str(system.parent / model_file), **_as_json(done.choice)})
         return
-    _show_choice(done.choice)
+    _show_choice(done.choice, tolerance)
     say(f"The retrained model is in {_text(str(system.parent / model_file))}.")
     _say_written(new, "C-SMALL")
 
@@ -196,13 +197,18 @@ def _write_system(new: Path, text: str) -> None:
         raise
 
 
-def _show_choice(choice: Choice) -> None:
+def _show_choice(choice: Choice, tolerance: float) -> None:
     settings = ", ".join(f"{name} = {value}" for name, value in choice.settings.items())
     for one in choice.tried:
         name = "as it was" if one.strength is None else f"{one.strength:g}"
         chosen = "  <- chosen" if one.strength == choice.strength else ""
         spread = f"(spread over folds {one.spread:.4f})"
         say(f"  {name:>10}  {choice.measure} {one.utility:.4f} {spread}, mean recall {one.recall:.4f}{chosen}")
+    if len(choice.tried) > 1:
+        say(
+            f"Decided by {choice.measure}: the strongest within {tolerance:g} of the best {choice.measure}, as long as its mean "
+            f"recall is within {tolerance:g} of that of the model as it was."
+        )
     say(f"Retrained with {_text(settings)}.")
 
 

@@ -13,7 +13,6 @@ from holdfast.cli.output import DEFAULT_SYSTEM, Json, emit_json, say
 if TYPE_CHECKING:
     from holdfast.assessment.inspection import Seen
 
-SCHEMA_LINE = "# yaml-language-server: $schema=https://holdfast.example/schemas/system.schema.json"
 FORMATS = {"pickle": "pickle", "compressed pickle": "joblib", "npy": "numpy_object", "onnx": "onnx"}
 ACTORS: list[dict[str, Any]] = [
     {
@@ -142,6 +141,12 @@ def described(seen: Seen) -> list[str]:
         lines.append(f"Target: {seen.target}")
     if seen.classes:
         lines.append(f"Classes: {', '.join(seen.classes[:10])}")
+    if seen.generates is False:
+        lines.append("Generates nothing: it classifies (genai: none)")
+    for name in seen.dropped:
+        lines.append(f"{name}: {'names rows' if name in seen.naming else 'is no input of the model'}; dropped as input")
+    if seen.clusters:
+        lines.append(f"{seen.clusters} repeats: dropped as input, set as cluster")
     if seen.sensitive:
         lines.append(f"Sensitive by the sound of their names: {', '.join(seen.sensitive)}")
     return lines
@@ -166,6 +171,7 @@ def system_document(place: dict[str, str], paths: list[str], seen: Seen, answers
         ),
     }
     lifecycle = {"retrain": answers.choice("lifecycle.retrain", "How is it trained again", "scheduled", words["retrain"])}
+    lifecycle |= {"genai": "none"} if seen.generates is False else {}
     people = {
         "affects_people": answers.choice("people.affects_people", "Does it affect people", "direct", words["affects_people"])
     }
@@ -198,7 +204,7 @@ def system_document(place: dict[str, str], paths: list[str], seen: Seen, answers
 def render(document: dict[str, Any]) -> str:
     """YAML with a comment for each section. Every name and value goes through the YAML writer, which quotes what needs it."""
     comments = {
-        "system": "What is assessed. Every field is described at https://holdfast.example/docs/reference/system-file/",
+        "system": "What is assessed. Every field: holdfast schema system, and docs/reference/system-file.md.",
         "model": "recipe: how it is trained (clone refits it), so that shadow models and poisoned twins can be trained alike.",
         "data": "role: was the model trained on these rows? sensitive: must not leak. groups: must not be harmed unequally.",
         "serving": "Facts left out are unknown and exclude no threat; holdfast threats says which ones would decide something.",
@@ -207,7 +213,7 @@ def render(document: dict[str, Any]) -> str:
         "appetite": "The yearly loss that may be exceeded with 5 % probability at most.",
         "defaults": "These fields are guesses of the tool. Replace them, then take them off this list.",
     }
-    lines = [SCHEMA_LINE]
+    lines: list[str] = []
     for key, value in document.items():
         if key in comments:
             lines.append(f"# {comments[key]}")

@@ -38,9 +38,16 @@ def report(
 
     from holdfast.assessment.comparison import Comparison
     from holdfast.assessment.files import read_assessment, read_document, write_bytes, write_text
+    from holdfast.core.errors import ConfigurationError
     from holdfast.reports.outline import summary
     from holdfast.reports.text import clean
 
+    if Path(assessment).suffix.lower() in (".yaml", ".yml"):
+        raise ConfigurationError(
+            "this looks like a system file, not an assessment",
+            where=assessment,
+            hint=f"Make one: holdfast assess {assessment}; then: holdfast report assessment.json",
+        )
     document = read_assessment(Path(assessment))
     comparison = read_document(Path(compare), Comparison, "a comparison of format holdfast-comparison/1") if compare else None
     written: dict[str, str] = {}
