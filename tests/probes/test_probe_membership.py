@@ -75,6 +75,13 @@ def test_rows_are_the_evaluated_members_and_carry_only_ids(overfitted, strong):
     assert all(not row.detail for row in strong.rows)
 
 
+def test_the_first_metric_is_the_rate_that_the_rows_show(strong):
+    first = strong.metrics[0]
+    assert first.name == "TPR at 1 % FPR"
+    assert first.trials == len(strong.rows)
+    assert first.low < first.value < first.high
+
+
 def test_the_same_seed_gives_the_same_evidence(overfitted, strong):
     assert MembershipInference().run(overfitted, BUDGET, 3, Silent()) == strong
 

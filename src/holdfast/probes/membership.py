@@ -244,7 +244,7 @@ def _same_roles(found: list[Found]) -> None:
 def _headline(best: Found, family: int) -> list[Metric]:
     note = f"best of {family} attacks ({best.name}); interval corrected for that" if family > 1 else best.name
     metrics = []
-    for nominal, seen in best.rates.items():
+    for nominal, seen in sorted(best.rates.items()):
         metrics.append(share(f"TPR at {percent(nominal)} FPR", seen.true_positive, note=note))
         metrics.append(share(f"achieved FPR at nominal {percent(nominal)}", seen.false_positive, note=note))
     metrics.append(Metric(name="AUC", value=best.area.value, low=best.area.low, high=best.area.high, note=note))

@@ -71,7 +71,7 @@ def _recognised(evidence: Evidence) -> str:
     found = [item for item in evidence.metrics if re.fullmatch(r"TPR at [\d.]+ % FPR", item.name) and item.group is None]
     if not found:
         return ""
-    lowest = found[-1]
+    lowest = min(found, key=lambda item: float(item.name.split()[2]))
     nominal = lowest.name.removeprefix("TPR ")
     real = next(iter(_called(evidence, f"achieved FPR at nominal {nominal.removeprefix('at ').removesuffix(' FPR')}")), None)
     false = f"; of records never trained on, {numbers.share(real.value)}" if real else ""
