@@ -165,6 +165,18 @@ def test_projected_and_repaired_rows_keep_every_constraint(case) -> None:
     assert np.array_equal(domain.repair(x0, repaired), repaired)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
+def test_the_rounding_of_a_huge_number_is_no_budget_for_another(norm) -> None:
+    near = float(np.nextafter(7e8, math.inf))
+    frame = pd.DataFrame({"income": [7e8, near, 7e8, near, 7e8], "debt": [0.0, 1.0, 0.0, 1.0, 0.0]})
+    domain = Tabular(table=Table.describe(frame), norm=norm, radius=0.0)
+    x0 = domain.table.encode(frame)
+    x = x0.copy()
+    x[:, domain.table.columns["debt"]] += 0.05
+    assert np.array_equal(domain.project(x0, x), x0)
+    assert not domain.contains(x0, x).any()
+
+
 @settings(max_examples=80, deadline=None)
 @given(attacks(), st.integers(0, 2**32))
 def test_samples_keep_every_constraint(case, seed: int) -> None:

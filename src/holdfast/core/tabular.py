@@ -94,8 +94,8 @@ class _Changes:
         held = ~np.array([feature.mutable for feature in self.numbers], dtype=bool) | (self.origin == MISSING)
         self.low = np.where(held, self.origin, np.minimum([f.low / f.unit for f in self.numbers], self.origin))
         self.high = np.where(held, self.origin, np.maximum([f.high / f.unit for f in self.numbers], self.origin))
-        rounding = np.where(held, 0.0, np.abs(self.origin) * self.weight).sum(axis=1) * 4 * np.finfo(float).eps
-        self.allowed = radius * (1 + TOLERANCE) + 1e-12 + rounding
+        self.rounding = np.where(held, 0.0, np.abs(self.origin) * self.weight) * (4 * np.finfo(float).eps)
+        self.allowed = radius * (1 + TOLERANCE) + 1e-12
         self.held = held
 
     def valid(self, x: Floats) -> Floats:
@@ -232,9 +232,9 @@ class _Changes:
         return float(feature.cost > 0) if self.norm == "l0" else feature.cost
 
     def _moved(self, x: Floats) -> Floats:
-        """(n, numbers) what each number's change costs."""
+        """(n, numbers) what each number's change costs, beyond what the rounding of that number alone can make of it."""
         cost = np.where(self.held, 0.0, self.weight * np.abs(x[:, self.at] - self.origin))
-        return (cost > 0).astype(float) if self.norm == "l0" else cost
+        return (cost > 0).astype(float) if self.norm == "l0" else np.clip(cost - self.rounding, 0.0, None)
 
     def _switched(self, x: Floats) -> Floats:
         """(n, groups) what each category's change costs."""

@@ -16,6 +16,7 @@ from holdfast.core.statistics import rate
 from holdfast.core.target import Dataset, Target
 from holdfast.fairness.gaps import ERROR, PERMUTATIONS, Gap, Gaps, measure_gaps
 from holdfast.fairness.groups import SMALLEST
+from holdfast.probes.footing import require_steady
 
 SHOWN = 30
 """Groups whose gaps the evidence lists at most, largest error gaps first."""
@@ -56,6 +57,7 @@ class UnequalHarm:
             raise Inconclusive(
                 "the model gives every holdout row the same answer, so that no difference between groups is its doing"
             )
+        require_steady(target.model, data, seed)
         scores = np.asarray(target.model.scores(data.x), dtype=float) if target.model.access >= Access.SCORES else None
         if scores is not None and np.isnan(scores).any():
             raise Inconclusive("the model answered NaN")
