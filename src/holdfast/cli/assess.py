@@ -191,13 +191,9 @@ def _store(system: Path) -> Any:
 
 
 def _headline(evidence: Any) -> str:
-    if evidence.status != "measured":
-        return str(evidence.reason).splitlines()[0]
-    if evidence.metrics:
-        first = evidence.metrics[0]
-        interval = f" [{first.low:.3g}, {first.high:.3g}]" if first.low is not None and first.high is not None else ""
-        return f"{first.name} {first.value:.3g}{interval} {first.unit}".rstrip()
-    return f"{sum(row.success for row in evidence.rows)} of {len(evidence.rows)}"
+    from holdfast.reports.outline import result
+
+    return str(result(evidence) if evidence.status == "measured" else evidence.reason).splitlines()[0]
 
 
 def _print_plan(made: Any) -> None:
