@@ -64,7 +64,7 @@ def _risks(title: str, risks: Sequence[Risk], most: int, outline: Outline, unit:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
     table.add_column("Threat, risk id", ratio=4, overflow="fold")
     table.add_column("Actor", ratio=2, overflow="fold")
-    table.add_column("P(success), 90 %", overflow="fold", max_width=21)
+    table.add_column("P(success), 90 %", overflow="fold", max_width=17)
     table.add_column("Mean a year", justify="right", no_wrap=True)
     if width >= NARROW:
         table.add_column("5–95 %", justify="right", overflow="fold")
