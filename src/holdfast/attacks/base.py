@@ -20,9 +20,10 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from holdfast.core.arrays import Array, copied
 from holdfast.core.domain import Domain
 from holdfast.core.errors import InvalidData
-from holdfast.core.oracle import Access, Array, Cost, Oracle, Predictor
+from holdfast.core.oracle import Access, Cost, Oracle, Predictor
 from holdfast.core.seeds import SampleStreams
 
 
@@ -111,12 +112,12 @@ class Attack(ABC):
         active = np.flatnonzero(correct)
         oracle = Oracle(model, self.access, len(active), budget, decode)
         start, labels = x[active], y[active]
-        adversarial = _copy(x)
+        adversarial = copied(x)
         success = np.zeros(len(x), dtype=bool)
         queries = np.full(len(x), -1, dtype=np.int64)
         if len(active):
             oracle.watch(start, labels, domain)
-            attempt = self.perturb(oracle, _copy(start), labels, domain, SampleStreams(seed, [units[int(i)] for i in active]))
+            attempt = self.perturb(oracle, copied(start), labels, domain, SampleStreams(seed, [units[int(i)] for i in active]))
             found, won = self._verify(oracle, start, labels, domain, attempt)
             adversarial[active[won]] = found[won]
             success[active[won]] = True
@@ -152,7 +153,3 @@ class Attack(ABC):
             found[kept] = rows[np.flatnonzero(again)]
             won[kept] = True
         return found, won
-
-
-def _copy(x: Array) -> Array:
-    return x.detach().clone() if hasattr(x, "detach") else np.array(x)

@@ -15,9 +15,9 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from holdfast.core.arrays import Array, as_like, as_numpy
 from holdfast.core.errors import ConfigurationError
 
-Array = Any
 Norm = Literal["linf", "l2", "l1", "l0"]
 TOLERANCE = 1e-5
 """Relative slack of `contains`, for float32 rounding at the edge of a ball."""
@@ -82,7 +82,7 @@ class Ball:
     def repair(self, x0: Array, x: Array) -> Array:
         """Into the box; what is not a number returns to the original."""
         xp = array_namespace(x)
-        return xp.clip(xp.where(xp.isfinite(x), x, x0), _like(x, self.low), _like(x, self.high))
+        return xp.clip(xp.where(xp.isfinite(x), x, x0), as_like(x, self.low), as_like(x, self.high))
 
     def project(self, x0: Array, x: Array) -> Array:
         """Into the box, then into the ball by shrinking towards x0, which stays in the box because x0 lies in it."""
@@ -108,16 +108,16 @@ class Ball:
     def distance(self, x0: Array, x: Array) -> NDArray[np.float64]:
         """(n,) the norm of x - x0."""
         xp = array_namespace(x)
-        return _plain(_norms(xp, _flat(xp, x - x0), self.norm))
+        return as_numpy(_norms(xp, _flat(xp, x - x0), self.norm))
 
     def contains(self, x0: Array, x: Array) -> NDArray[np.bool_]:
         """Whether x lies in the box and, up to rounding, in the ball; an input with NaN lies nowhere."""
         xp = array_namespace(x)
-        boxed = _flat(xp, (x >= _like(x, self.low)) & (x <= _like(x, self.high)))
-        within = np.asarray(_plain(xp.all(boxed, axis=1)), dtype=bool)
+        boxed = _flat(xp, (x >= as_like(x, self.low)) & (x <= as_like(x, self.high)))
+        within = np.asarray(as_numpy(xp.all(boxed, axis=1)), dtype=bool)
         if not math.isfinite(self.radius):
             return within
-        return within & (self.distance(x0, x) <= _plain(self._allowed(xp, x0, x)))
+        return within & (self.distance(x0, x) <= as_numpy(self._allowed(xp, x0, x)))
 
     def sample(self, x0: Array, uniform: NDArray[np.float64]) -> Array:
         """Uniform in the part of the Linf ball that lies in the box, then projected.
@@ -126,13 +126,13 @@ class Ball:
             ConfigurationError: neither the radius nor the box is finite.
         """
         xp = array_namespace(x0)
-        low, high = _like(x0, self.low), _like(x0, self.high)
+        low, high = as_like(x0, self.low), as_like(x0, self.high)
         if math.isfinite(self.radius):
             low, high = xp.maximum(low, x0 - self.radius), xp.minimum(high, x0 + self.radius)
         low, high = xp.broadcast_to(low, x0.shape), xp.broadcast_to(high, x0.shape)
         if not bool(xp.all(xp.isfinite(high - low))):
             raise ConfigurationError("inputs cannot be drawn from an infinite box", hint="Declare domain.low and domain.high.")
-        return self.project(x0, low + _like(x0, uniform) * (high - low))
+        return self.project(x0, low + as_like(x0, uniform) * (high - low))
 
     def within(self, radius: float) -> Ball:
         """The same box with another radius."""
@@ -150,19 +150,6 @@ def _flat(xp: Any, x: Array) -> Array:
     return xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 
 
-def _like(x: Array, value: Any) -> Array:
-    """`value` as an array of x's library, type and device."""
-    xp = array_namespace(x)
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    device = {"device": x.device} if hasattr(x, "detach") else {}
-    return xp.asarray(value, dtype=x.dtype, **device)
-
-
-def _plain(x: Array) -> NDArray[np.float64]:
-    return np.asarray(x.detach().cpu().numpy() if hasattr(x, "detach") else x, dtype=np.float64)
-
-
 def _norms(xp: Any, flat: Array, norm: Norm) -> Array:
     if norm == "linf":
         return xp.max(xp.abs(flat), axis=1)
@@ -178,7 +165,7 @@ def _onto_l1(xp: Any, flat: Array, radius: float) -> Array:
     magnitude = xp.abs(flat)
     ordered = xp.flip(xp.sort(magnitude, axis=1), axis=1)
     cumulated = xp.cumulative_sum(ordered, axis=1) - radius
-    index = _like(flat, np.arange(1, flat.shape[1] + 1))
+    index = as_like(flat, np.arange(1, flat.shape[1] + 1))
     active = xp.sum(xp.astype(ordered * index > cumulated, flat.dtype), axis=1)
     count = xp.clip(active, 1, None)
     picked = xp.take_along_axis(cumulated, xp.astype(count - 1, xp.int64)[:, None], axis=1)

@@ -17,11 +17,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.core.arrays import Array, copied
 from holdfast.core.domain import Domain
 from holdfast.core.errors import AccessDenied, Inconclusive, InvalidData, InvalidModel, QueryBudgetExceeded
-
-Array = Any
-"""A NumPy array or a torch tensor; attacks reach both through array-api-compat."""
 
 
 class Access(IntEnum):
@@ -222,12 +220,7 @@ class Oracle:
         before = self.cost.queries - np.bincount(owner, minlength=len(self.cost.queries))
         for sample, row in zip(samples, inside[first], strict=True):
             self.ledger.queries[sample] = before[sample] + np.count_nonzero(owner[: row + 1] == sample)
-            self.ledger.rows[int(sample)] = _copied(x[row])
-
-
-def _copied(x: Array) -> Array:
-    """A copy, so that the ledger neither sees later changes nor keeps whole batches alive."""
-    return x.detach().clone() if hasattr(x, "detach") else np.array(x)
+            self.ledger.rows[int(sample)] = copied(x[row])
 
 
 def _plain(answer: Array, rows: int) -> NDArray[Any]:

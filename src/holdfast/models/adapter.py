@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from holdfast.core.arrays import Array
 from holdfast.core.errors import AccessDenied, HoldfastError, InvalidData, InvalidModel
-from holdfast.core.oracle import Access, Array
+from holdfast.core.oracle import Access
 from holdfast.models.answers import (
     Context,
     Output,

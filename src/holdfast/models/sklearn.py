@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from holdfast.core.arrays import Array
 from holdfast.core.errors import AccessDenied, HoldfastError, InvalidModel
-from holdfast.core.oracle import Access, Array
+from holdfast.core.oracle import Access
 from holdfast.models.adapter import described, like, match_columns, plain
 from holdfast.models.answers import (
     LOG_ZERO,

@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from holdfast.core.arrays import Array
 from holdfast.core.errors import AccessDenied, HoldfastError, InvalidData, InvalidModel, MissingExtra
-from holdfast.core.oracle import Access, Array
+from holdfast.core.oracle import Access
 from holdfast.models.adapter import described
 from holdfast.models.answers import LOG_ZERO, Context, Output, as_answer, as_labels, as_scores, detect_output, unnamed_classes
 

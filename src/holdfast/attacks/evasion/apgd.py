@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from holdfast.attacks.base import Attack
 from holdfast.attacks.evasion.encoded import EncodedDomain
+from holdfast.core.arrays import Array
 from holdfast.core.domain import Domain
 from holdfast.core.errors import ConfigurationError, InvalidData, MissingExtra
-from holdfast.core.oracle import Access, Array, Oracle
+from holdfast.core.oracle import Access, Oracle
 from holdfast.core.seeds import SampleStreams
 
 Index = NDArray[np.int64]

@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from holdfast.core.arrays import Array, as_like, as_numpy
 from holdfast.core.domain import Norm
-from holdfast.core.oracle import Access, Array, Predictor
+from holdfast.core.oracle import Access, Predictor
 from holdfast.core.table import Floats, Table
 from holdfast.core.tabular import Tabular
 
@@ -45,19 +46,19 @@ class EncodedModel:
 
     def labels(self, x: Any) -> NDArray[np.int64]:
         """(n,) class indices of the decoded frame."""
-        return self._model.labels(self._table.decode(_plain(x)))
+        return self._model.labels(self._table.decode(as_numpy(x)))
 
     def scores(self, x: Any) -> Array:
         """(n, k) scores of the decoded frame, as a tensor."""
         import torch
 
-        return torch.as_tensor(self._model.scores(self._table.decode(_plain(x))))
+        return torch.as_tensor(self._model.scores(self._table.decode(as_numpy(x))))
 
     def value_and_gradient(self, x: Any, loss: Callable[[Array], Array]) -> tuple[Array, Array]:
         """The loss (n,) at the decoded numbers, and its gradient with respect to the encoding; 0 for what nobody may change."""
         import torch
 
-        numbers = torch.from_numpy(self._table.decode(_plain(x)).to_numpy(dtype=np.float64))
+        numbers = torch.from_numpy(self._table.decode(as_numpy(x)).to_numpy(dtype=np.float64))
         value, gradient = self._model.value_and_gradient(numbers, loss)
         return value.to(x.dtype), gradient.to(x.dtype) @ torch.from_numpy(self._slope).to(x.dtype)
 
@@ -92,23 +93,23 @@ class EncodedDomain:
 
     def repair(self, x0: Array, x: Array) -> Array:
         """As the table's, in tensors."""
-        return _tensor(self.tabular.repair(_plain(x0), _plain(x)), x)
+        return as_like(x, self.tabular.repair(as_numpy(x0), as_numpy(x)))
 
     def project(self, x0: Array, x: Array) -> Array:
         """As the table's, in tensors."""
-        return _tensor(self.tabular.project(_plain(x0), _plain(x)), x)
+        return as_like(x, self.tabular.project(as_numpy(x0), as_numpy(x)))
 
     def distance(self, x0: Array, x: Array) -> Floats:
         """(n,) what the change costs."""
-        return self.tabular.distance(_plain(x0), _plain(x))
+        return self.tabular.distance(as_numpy(x0), as_numpy(x))
 
     def contains(self, x0: Array, x: Array) -> NDArray[np.bool_]:
         """Whether a row is valid, exactly, and within the budget."""
-        return self.tabular.contains(_plain(x0), _plain(x))
+        return self.tabular.contains(as_numpy(x0), as_numpy(x))
 
     def sample(self, x0: Array, uniform: Floats) -> Array:
         """As the table's, in tensors."""
-        return _tensor(self.tabular.sample(_plain(x0), uniform), x0)
+        return as_like(x0, self.tabular.sample(as_numpy(x0), uniform))
 
     def within(self, radius: float) -> EncodedDomain:
         """The same constraints with another budget."""
@@ -123,13 +124,3 @@ def _slopes(table: Table) -> Floats:
             place = table.columns[feature.name]
             slope[index, place] = [float(value) for value in feature.values] if feature.one_hot else feature.unit
     return slope
-
-
-def _plain(x: Array) -> Floats:
-    return np.asarray(x.detach().cpu().numpy() if hasattr(x, "detach") else x, dtype=np.float64)
-
-
-def _tensor(x: Floats, like: Array) -> Array:
-    import torch
-
-    return torch.from_numpy(x).to(dtype=like.dtype, device=like.device)

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from holdfast.attacks.base import Attack
 from holdfast.attacks.evasion.corners import corner_draws
+from holdfast.core.arrays import Array, as_like, as_numpy
 from holdfast.core.domain import Domain
 from holdfast.core.errors import ConfigurationError
-from holdfast.core.oracle import Access, Array, Oracle
+from holdfast.core.oracle import Access, Oracle
 from holdfast.core.seeds import SampleStreams
 
 Index = NDArray[np.int64]
@@ -191,7 +192,7 @@ class _Search:
             weight = np.zeros((len(samples), many))
             weight[place, column] = answer
             moved = moved + xp.sum(change, axis=1)
-            across = across + xp.sum(change * self._like(weight.reshape(*weight.shape, *[1] * len(self.shape))), axis=1)
+            across = across + xp.sum(change * as_like(self.x, weight.reshape(*weight.shape, *[1] * len(self.shape))), axis=1)
             hits += weight.sum(axis=1)
         share = hits / np.maximum(take, 1)
         across = across - self._column(share) * moved
@@ -257,24 +258,16 @@ class _Search:
     def _noise(self, samples: Index, count: int) -> Array:
         """(n, count, ...) random directions: uniform in the cube under linf, else on the unit sphere."""
         if self.signed:
-            return self._like(2 * self.streams.uniform(samples, (count, *self.shape)) - 1)
+            return as_like(self.x, 2 * self.streams.uniform(samples, (count, *self.shape)) - 1)
         noise = self.streams.normal(samples, (count, *self.shape))
         length = np.sqrt((noise.reshape(len(samples), count, -1) ** 2).sum(axis=2))
-        return self._like(noise / length.reshape(len(samples), count, *[1] * len(self.shape)))
+        return as_like(self.x, noise / length.reshape(len(samples), count, *[1] * len(self.shape)))
 
     def _length(self, change: Array) -> NDArray[np.float64]:
         flat = self.xp.reshape(change, (change.shape[0], -1))
         size = self.xp.max(self.xp.abs(flat), axis=1) if self.signed else self.xp.sqrt(self.xp.sum(flat * flat, axis=1))
-        return _plain(size)
+        return as_numpy(size)
 
     def _column(self, values: NDArray[np.float64]) -> Array:
         """(n,) numbers as an array that multiplies one sample each."""
-        return self._like(values.reshape(-1, *[1] * len(self.shape)))
-
-    def _like(self, values: NDArray[np.float64]) -> Array:
-        device = {"device": self.x.device} if hasattr(self.x, "detach") else {}
-        return self.xp.asarray(values, dtype=self.x.dtype, **device)
-
-
-def _plain(x: Array) -> NDArray[np.float64]:
-    return np.asarray(x.detach().cpu().numpy() if hasattr(x, "detach") else x, dtype=np.float64)
+        return as_like(self.x, values.reshape(-1, *[1] * len(self.shape)))

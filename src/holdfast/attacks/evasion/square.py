@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from holdfast.attacks.base import Attack
 from holdfast.attacks.evasion.corners import corner_draws
+from holdfast.core.arrays import Array, as_like, as_numpy, copied
 from holdfast.core.domain import Domain
 from holdfast.core.errors import ConfigurationError
-from holdfast.core.oracle import Access, Array, Oracle
+from holdfast.core.oracle import Access, Oracle
 from holdfast.core.seeds import SampleStreams
 
 Index = NDArray[np.int64]
@@ -64,7 +65,7 @@ class Square(Attack):
         pattern = _Tiles(layout, domain.radius) if round_ else _Corners(layout, self.inside)
         everyone = np.arange(len(x))
         draws = _Draws(streams, len(x), layout.draws)
-        best = _copy(x)
+        best = copied(x)
         margin = np.full(len(x), np.inf)
         for turn in range(queries):
             active = everyone[(margin >= 0) & (oracle.remaining() > 0)]
@@ -168,7 +169,7 @@ class _Corners:
         inside = layout.window(share, draws[:, : layout.features] if layout.flat else draws)
         ends = draws[:, layout.features : 2 * layout.features] if layout.flat else draws[:, 4:].reshape(-1, *layout.colour)
         corner = domain.sample(x0, self._ends(ends.reshape(len(draws), *layout.shape) if layout.flat else ends))
-        return domain.project(x0, array_namespace(x0).where(_like(x0, inside) > 0, corner, best))
+        return domain.project(x0, array_namespace(x0).where(as_like(x0, inside) > 0, corner, best))
 
     def _ends(self, draws: Floats) -> Floats:
         """Draws next to 0 or 1, in random order, as large as the inputs; a share of them anywhere between."""
@@ -189,12 +190,12 @@ class _Tiles:
             rows, columns = np.arange(layout.height), np.arange(layout.width)
             change = change.take(rows // side * side, axis=layout.axis + 1).take(columns // side * side, axis=layout.axis + 2)
             change = change * layout.spread(_bump(side)[rows % side][:, columns % side][None])
-        return domain.project(x0, x0 + _like(x0, self.radius * _unit(change)))
+        return domain.project(x0, x0 + as_like(x0, self.radius * _unit(change)))
 
     def change(self, domain: Domain, x0: Array, best: Array, share: float, draws: Floats) -> Array:
         """Empty two squares; their budget, and what was left of the radius, goes along a new bump into the second."""
         layout = self.layout
-        now = _plain(best - x0)
+        now = as_numpy(best - x0)
         if layout.flat:
             parts = draws.reshape(len(draws), 3, *layout.shape)
             emptied, filled = (layout.window(share, parts[:, at].reshape(len(draws), -1)) for at in (0, 1))
@@ -205,7 +206,7 @@ class _Tiles:
         both = np.maximum(emptied, filled)
         budget = np.sqrt(_size(now * both) ** 2 + np.clip(self.radius**2 - _size(now) ** 2, 0, None))
         fresh = _unit(bump) + _unit(now * filled)
-        return domain.project(x0, x0 + _like(x0, now * (1 - both) + budget * _unit(fresh)))
+        return domain.project(x0, x0 + as_like(x0, now * (1 - both) + budget * _unit(fresh)))
 
     def _placed(self, side: int, draws: Floats) -> Floats:
         """(n, ...) a bump in each sample's second square, upright or on its side, with a random sign for each channel."""
@@ -236,7 +237,7 @@ def _pyramid(height: int, width: int) -> Floats:
 
 def _margins(scores: Array, y: NDArray[np.int64]) -> Floats:
     """(n,) how much the true class's score exceeds the best other one; negative where misclassified."""
-    plain = np.clip(_plain(scores), -1e30, 1e30)
+    plain = np.clip(as_numpy(scores), -1e30, 1e30)
     rows = np.arange(len(y))
     true = plain[rows, y].copy()
     plain[rows, y] = -np.inf
@@ -252,16 +253,3 @@ def _size(change: Floats) -> Floats:
 def _unit(change: Floats) -> Floats:
     size = _size(change)
     return np.asarray(change / np.where(size > 0, size, 1.0))
-
-
-def _like(x: Array, values: Floats) -> Array:
-    device = {"device": x.device} if hasattr(x, "detach") else {}
-    return array_namespace(x).asarray(values, dtype=x.dtype, **device)
-
-
-def _plain(x: Array) -> Floats:
-    return np.array(x.detach().cpu().numpy() if hasattr(x, "detach") else x, dtype=np.float64)
-
-
-def _copy(x: Array) -> Array:
-    return array_namespace(x).asarray(x, copy=True)
