@@ -176,6 +176,11 @@ def test_measured_and_assumed_risks_stand_apart_with_their_ids(assessment: Asses
     assert "assumed for want of measurement" in Page(section).words
 
 
+def test_captions_of_stacked_tables_keep_their_width_on_a_phone() -> None:
+    phone = html._style().split("@media screen and (max-width: 40rem)")[1].split("@media print")[0]
+    assert "table.stack caption { display: block; }" in phone
+
+
 def test_many_numbers_get_the_full_width_and_none_is_cut() -> None:
     gap = Metric(name="gap", value=0.31, low=0.2, high=0.4, unit="difference of shares", group="sex = female")
     evidence = [item.model_copy(update={"metrics": (gap,) * 30}) if item.probe == "P-FAIR" else item for item in make_evidence()]
