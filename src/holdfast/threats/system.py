@@ -123,7 +123,7 @@ class DataSection(Section):
     target: Name | None = None
     """The column that the model predicts."""
     id: Name | None = None
-    """The column that names a row; without it, rows are named by a digest."""
+    """The column that names a row; without it, rows are named by the data set's name and their number."""
     cluster: Name | None = None
     """The column that correlated rows share, such as the patient."""
     sensitive: list[Name] = []
