@@ -68,7 +68,7 @@ def test_a_table_and_its_model_become_a_target(project: Path) -> None:
     assert (target.model.labels(target.holdout.x) == target.holdout.y).mean() > 0.9
     assert target.facts == {"reach": ("internal",)}
     assert target.digests["model"] == hashlib.sha256((project / "model.joblib").read_bytes()).hexdigest()
-    assert set(target.digests) == {"model", "train", "holdout", "recipe", "system"}
+    assert set(target.digests) == {"model", "train", "holdout", "recipe", "system", "served", "data", "domain"}
     assert target.bare is None
     assert target.weights is target.model
     refitted = target.require_recipe().fit(target.train, 1)
