@@ -150,15 +150,21 @@ def _false_alarm(train: Dataset, holdout: Dataset, seed: int) -> bool:
 
 
 def _resplit(train: Dataset, holdout: Dataset, seed: int, turn: int) -> tuple[Dataset, Dataset]:
-    """The rows of both splits, dealt again at random into parts of the same sizes."""
+    """The rows of both splits, dealt again at random into parts of about the same sizes; rows of a cluster stay together."""
     train, holdout = comparable(train, holdout)
+    clustered = train.clusters is not None and holdout.clusters is not None
     pooled = replace(
         train,
         x=pd.concat([train.x, holdout.x], ignore_index=True) if train.is_table else np.concatenate([train.x, holdout.x]),
         y=np.concatenate([train.y, holdout.y]),
         ids=np.concatenate([train.ids, holdout.ids]),
         groups=None,
-        clusters=None,
+        clusters=np.concatenate([train.clusters, holdout.clusters]) if clustered else None,
     )
-    order = generator(seed, "re-split", turn).permutation(len(pooled))
+    draw = generator(seed, "re-split", turn)
+    if pooled.clusters is None:
+        order = draw.permutation(len(pooled))
+    else:
+        names, place = np.unique(pooled.clusters, return_inverse=True)
+        order = np.argsort(draw.permutation(len(names))[place], kind="stable")
     return pooled.take(order[: len(train)]), replace(pooled.take(order[len(train) :]), name=holdout.name)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from holdfast.core.target import Dataset
-from holdfast.validation.findings import ALARM, Finding, about, excess, run_probability, sides
+from holdfast.validation.findings import ALARM, Finding, about, excess_of, run_probability, sides
 
 FAR_ROWS = 3
-"""Rows beyond the reference's range by a whole range that are a finding whatever the sample size."""
+"""Rows beyond the reference's range by a whole range that make a finding a serious one."""
 RESIDUAL = 6.0
 """How many robust standard deviations from what the other columns predict a cell must be to count as strange."""
 
@@ -71,7 +71,8 @@ def check_missing(train: Dataset, holdout: Dataset) -> Iterator[Finding]:
             count = int(gone.sum())
             known = column in reference.columns
             elsewhere = int(reference[column].sum()) if known else 0
-            chance = excess(count, len(data), elsewhere, len(other)) * len(absent.columns) * 2 if known else 1.0
+            there = reference[column].to_numpy() if known else np.zeros(len(other), dtype=bool)
+            chance = excess_of(gone, data, there, other) * len(absent.columns) * 2 if known else 1.0
             share = count / max(len(data), 1)
             more = chance < ALARM and share > elsewhere / max(len(other), 1) + 0.005
             if not count or not (more or share > 0.5):
@@ -134,7 +135,7 @@ def check_constant(train: Dataset, holdout: Dataset) -> Iterator[Finding]:
 def check_ranges(train: Dataset, holdout: Dataset) -> Iterator[Finding]:
     """Numbers outside the other split's range: more of them than chance puts there, or far outside."""
     tables = {data.name: _table(data) for data in (train, holdout)}
-    columns = [column for column in _numbers(tables[train.name]) if column in _numbers(tables[holdout.name])]
+    columns = _shared_numbers(tables[train.name], tables[holdout.name])
     for data, other in sides(train, holdout):
         for column in columns:
             values = tables[data.name][column].to_numpy(dtype=float, na_value=np.nan)
@@ -144,15 +145,15 @@ def check_ranges(train: Dataset, holdout: Dataset) -> Iterator[Finding]:
             if len(reference) < 10 or reference.min() == reference.max():
                 continue
             above, below = values > reference.max(), values < reference.min()
-            chance = min(run_probability(int(side.sum()), rows, len(reference)) for side in (above, below)) * 4 * len(columns)
+            chance = min(_tail_chance(side, data, rows, other, len(reference)) for side in (above, below)) * 4 * len(columns)
             far = _far(values, reference)
-            if chance >= ALARM and far.sum() < FAR_ROWS:
+            if chance >= ALARM:
                 continue
             outside = above | below
             yield about(
                 data,
                 "range",
-                "high" if chance < ALARM and far.sum() >= FAR_ROWS else "medium",
+                "high" if far.sum() >= FAR_ROWS else "medium",
                 f"Column {column}: {int(outside.sum())} of {len(data)} rows of {data.name} lie outside the range of "
                 f"{other.name}, {int(far.sum())} of them far outside; a change of unit or a broken source looks like this.",
                 column=column,
@@ -167,7 +168,7 @@ def check_relations(train: Dataset, holdout: Dataset) -> Iterator[Finding]:
     predict for all columns at once (the conditional mean of a Gaussian copula).
     """
     first, second = _table(train), _table(holdout)
-    columns = [column for column in _numbers(first) if column in _numbers(second)]
+    columns = _shared_numbers(first, second)
     columns = [column for column in columns if first[column].nunique() > 2]
     if len(columns) < 2 or min(len(train), len(holdout)) < 30:
         return
@@ -187,7 +188,7 @@ def check_relations(train: Dataset, holdout: Dataset) -> Iterator[Finding]:
     ):
         for place, column in enumerate(columns):
             count, elsewhere = int(here[:, place].sum()), int(there[:, place].sum())
-            chance = excess(count, len(data), elsewhere, len(other)) * 2 * len(columns)
+            chance = excess_of(here[:, place], data, there[:, place], other) * 2 * len(columns)
             if explained[place] < 0.3 or count < FAR_ROWS or chance >= ALARM:
                 continue
             yield about(
@@ -247,6 +248,11 @@ def _table(data: Dataset) -> pd.DataFrame:
     return table
 
 
+def _shared_numbers(first: pd.DataFrame, second: pd.DataFrame) -> list[Any]:
+    there = set(_numbers(second))
+    return [column for column in _numbers(first) if column in there]
+
+
 def _numbers(frame: pd.DataFrame) -> list[Any]:
     return [column for column in frame.columns if kind_of(frame[column]) == "numbers"]
 
@@ -264,6 +270,14 @@ def _absent(data: Dataset) -> pd.DataFrame:
     if data.is_table:
         return pd.DataFrame(data.x.isna())
     return pd.DataFrame({"any value": ~np.isfinite(data.x.reshape(len(data), -1)).all(axis=1)})
+
+
+def _tail_chance(outside: NDArray[np.bool_], data: Dataset, rows: int, other: Dataset, other_rows: int) -> float:
+    """P(all of these extreme rows in this part); rows that share a cluster fall into one part together, and count once."""
+    if data.clusters is None or other.clusters is None:
+        return run_probability(int(outside.sum()), rows, other_rows)
+    counts = (len(np.unique(names)) for names in (data.clusters[outside], data.clusters, other.clusters))
+    return run_probability(*counts)
 
 
 def _far(values: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.bool_]:

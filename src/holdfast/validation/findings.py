@@ -85,6 +85,17 @@ def excess(strange: int, rows: int, other_strange: int, other_rows: int) -> floa
     return float(stats.hypergeom.sf(strange - 1, rows + other_rows, strange + other_strange, rows))
 
 
+def excess_of(strange: NDArray[np.bool_], data: Dataset, other_strange: NDArray[np.bool_], other: Dataset) -> float:
+    """`excess` of the rows of two masks; where both parts have clusters, of the clusters with any such row.
+
+    Rows that share a cluster fall into one part together, so that the cluster is what is dealt at random.
+    """
+    if data.clusters is None or other.clusters is None:
+        return excess(int(strange.sum()), len(data), int(other_strange.sum()), len(other))
+    names = (data.clusters[strange], data.clusters, other.clusters[other_strange], other.clusters)
+    return excess(*(len(np.unique(each)) for each in names))
+
+
 def run_probability(length: int, rows: int, other_rows: int) -> float:
     """P(the `length` most extreme rows of both parts all lie in this one)."""
     if not length:

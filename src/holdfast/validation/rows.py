@@ -11,7 +11,7 @@ from scipy import stats
 
 from holdfast.core.seeds import generator
 from holdfast.core.target import Dataset
-from holdfast.validation.findings import ALARM, Finding, about, excess, sides
+from holdfast.validation.findings import ALARM, Finding, about, excess_of, sides
 from holdfast.validation.matrix import joint_matrix
 
 NEAR = 0.1
@@ -43,8 +43,9 @@ def check_duplicates(train: Dataset, holdout: Dataset) -> Iterator[Finding]:
             )
     shared = np.isin(second, first)
     if shared.any():
-        twins = int(pd.Series(first).duplicated(keep=False).sum())
-        chance = excess(int(shared.sum()), len(holdout), twins, len(train))
+        twin = pd.Series(first).duplicated(keep=False).to_numpy()
+        twins = int(twin.sum())
+        chance = excess_of(shared, holdout, twin, train)
         yield about(
             holdout,
             "overlap of train and holdout",
@@ -82,7 +83,7 @@ def check_near_duplicates(train: Dataset, holdout: Dataset, seed: int = 0) -> It
     within, _ = finder.kneighbors(near, 3)
     close = _nearly(across[:, 0], across[:, 1])
     natural = _nearly(within[:, 1], within[:, 2])
-    chance = excess(int(close.sum()), len(second), int(natural.sum()), len(first))
+    chance = excess_of(close, second, natural, first)
     if chance >= ALARM / 10 or close.sum() < 3:
         return
     yield about(
@@ -107,7 +108,8 @@ def check_doubtful_labels(train: Dataset, holdout: Dataset, seed: int = 0) -> It
         return
     x, z = joint_matrix(first.x, second.x)
     draw = generator(seed, "label folds")
-    fold, judge = draw.permutation(len(x)) % FOLDS, draw.permutation(len(z)) % FOLDS
+    own = np.arange(len(x)) if first.clusters is None else np.unique(first.clusters, return_inverse=True)[1]
+    fold, judge = draw.permutation(int(own.max()) + 1)[own] % FOLDS, draw.permutation(len(z)) % FOLDS
     told, sure, elsewhere = np.empty(len(x), dtype=np.int64), np.empty(len(x)), np.empty(len(z), dtype=np.int64)
     for part in range(FOLDS):
         seen = fold != part
@@ -120,11 +122,11 @@ def check_doubtful_labels(train: Dataset, holdout: Dataset, seed: int = 0) -> It
         if (judge == part).any():
             elsewhere[judge == part] = forest.predict(z[judge == part])
     wrong, other_wrong = told != first.y, elsewhere != second.y
-    for data, mine, theirs, rows in (
-        (first, wrong, other_wrong, wrong & (sure > 0.8)),
-        (second, other_wrong, wrong, other_wrong),
+    for data, other, mine, theirs, rows in (
+        (first, second, wrong, other_wrong, wrong & (sure > 0.8)),
+        (second, first, other_wrong, wrong, other_wrong),
     ):
-        chance = excess(int(mine.sum()), len(mine), int(theirs.sum()), len(theirs)) * 2
+        chance = excess_of(mine, data, theirs, other) * 2
         if chance >= ALARM / 2 or mine.mean() < theirs.mean() + 0.01:
             continue
         yield Finding(
@@ -154,7 +156,11 @@ def check_classes(train: Dataset, holdout: Dataset) -> Iterator[Finding]:
     table = np.array([counts[train.name], counts[holdout.name]])
     table = table[:, table.sum(axis=0) > 0]
     if table.shape[1] > 1 and table.sum(axis=1).min() > 0:
-        chance = float(stats.chi2_contingency(table, correction=False).pvalue)
+        if train.clusters is not None and holdout.clusters is not None:
+            sizes = [len(np.unique(data.clusters)) / len(data) for data in (train, holdout) if data.clusters is not None]
+            chance = float(stats.chi2_contingency(table * np.array(sizes)[:, None], correction=False).pvalue)
+        else:
+            chance = float(stats.chi2_contingency(table, correction=False).pvalue)
         gap = float(np.abs(np.diff(table / table.sum(axis=1, keepdims=True), axis=0)).max())
         if chance < ALARM / 10 and gap > 0.01:
             yield Finding(
