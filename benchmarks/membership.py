@@ -2,9 +2,9 @@
 
 UCI Adult, 6,000 rows in and 6,000 out, drawn at random; a random forest that memorises (leaf 1) and three regularised ones,
 all scikit-learn pipelines on the raw columns. The attack is the probe's own: its gate, signals, shadow models and judgement. The
-claim is held at leaf 70. Leaf 50 was tried first and fell short at seed 11, where the difficulty-calibrated attack still tells some
-members; it stays in the table, as does leaf 100, which costs more than it buys. Seed 13 was drawn after leaf 70 was chosen. CPU
-time is that of this process and its children, shadow training included; every check takes the worst seed.
+claim is held at leaf 70. Leaf 50 was tried first and fell short at seed 11, where the difficulty-calibrated attack still tells
+some members; it stays in the table, as does leaf 100, which costs more than it buys. Seed 13 was drawn after leaf 70 was chosen.
+CPU time is that of this process and its children, shadow training included; every check takes the worst seed.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def assessment(evidence: tuple[Evidence, ...], threats=("T-A", "T-B"), **fields)
         "budget": "quick",
         "threats": tuple(threat(identifier) for identifier in threats),
         "evidence": evidence,
-        "measurable": tuple(threats),
+        "measurable": {identifier: (f"P-{identifier}",) for identifier in threats},
         "register": register,
     }
     return Assessment(**{**values, **fields}).sealed()
@@ -187,6 +187,23 @@ def test_fewer_rows_of_the_same_share_never_turn_a_breach_into_a_pass(won: int, 
     few = code(assessment((measured("T-A", won, rows), other)), **policy)
     many = code(assessment((measured("T-A", won * times, rows * times), other)), **policy)
     assert GREENER[few] >= GREENER[many]
+
+
+@pytest.mark.claim("loop-2")
+def test_a_threat_that_two_probes_measure_needs_both() -> None:
+    probes = {"T-A": ("P-T-A", "P-OTHER"), "T-B": ("P-T-B",)}
+    document = assessment((measured("T-A", 0, 400), measured("T-B", 0, 400)), measurable=probes)
+    assert code(document) == 3
+
+
+@pytest.mark.claim("loop-2")
+def test_policies_that_judge_nothing_are_refused() -> None:
+    document = assessment((measured("T-A", 0, 400), measured("T-B", 0, 400)))
+    with pytest.raises(ConfigurationError, match="pass anything"):
+        apply_gate(document, Policy(require=[]))
+    with pytest.raises(ConfigurationError, match="no bound"):
+        apply_gate(document, Policy(require=[], threats={"T-A": ThreatRule()}))
+    assert code(assessment((), measurable={})) == 3
 
 
 def test_a_policy_about_an_unknown_threat_is_refused() -> None:

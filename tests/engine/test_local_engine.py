@@ -64,7 +64,9 @@ def test_an_error_or_a_death_takes_only_its_own_job(session: str, tmp_path: Path
     assert results["first"].result == 1
     assert results["second"].result == 2
     assert "SIGKILL" in str(results["dies"].error)
-    assert results["raises"].error == "RuntimeError: went wrong"
+    assert "RuntimeError" in str(results["raises"].error)
+    assert "went wrong" not in str(results["raises"].error)
+    assert "went wrong" in (tmp_path / "log").read_text()
     assert "noise on stdout" in (tmp_path / "log").read_text()
 
 
@@ -80,7 +82,7 @@ def test_progress_is_forwarded(session: str) -> None:
 
 
 def test_a_session_that_cannot_start_is_one_clear_error(session: str) -> None:
-    with pytest.raises(WorkerError, match="ValueError: offset"):
+    with pytest.raises(WorkerError, match="ValueError"):
         list(LocalEngine(session, {"offset": -1}, workers=2).run([{"id": "a", "what": "add", "value": 1}], Silent()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def check_objects(value: Any, source: str) -> None:
             check(item, source)
         if isinstance(item, dict):
             pending += item.values()
-        elif isinstance(item, (list, tuple, set, frozenset)):
+        elif isinstance(item, (list, tuple, set, frozenset, deque)):
             pending += item
         elif isinstance(item, np.ndarray):
             pending += item.ravel().tolist() if item.dtype == object else []

@@ -126,6 +126,12 @@ class _Machine:
             self.take(count)
         self.position = end
 
+    def remember(self, index: int) -> None:
+        """Keep the top of the stack in the memo; the real machine's memo grows to the index, so a huge one is refused."""
+        if not 0 <= index <= max(len(self.data), 255):
+            raise self.refused(f"memo index {index:,} in {len(self.data):,} bytes")
+        self.memo[index] = self.top()
+
     def line(self) -> bytes:
         end = self.data.index(b"\n", self.position, self.position + LONGEST_TEXT)
         taken = self.data[self.position : end]
@@ -493,9 +499,9 @@ STEPS: dict[int, Step] = {
         pickle.NEWOBJ_EX: _new_object_with_names,
         pickle.BUILD: lambda m: m.build(),
         pickle.BINPERSID: _persistent,
-        pickle.PUT: lambda m: m.memo.__setitem__(int(m.line()), m.top()),
-        pickle.BINPUT: lambda m: m.memo.__setitem__(m.number("<B"), m.top()),
-        pickle.LONG_BINPUT: lambda m: m.memo.__setitem__(m.number("<I"), m.top()),
+        pickle.PUT: lambda m: m.remember(int(m.line())),
+        pickle.BINPUT: lambda m: m.remember(m.number("<B")),
+        pickle.LONG_BINPUT: lambda m: m.remember(m.number("<I")),
         pickle.MEMOIZE: lambda m: m.memo.__setitem__(len(m.memo), m.top()),
         pickle.GET: lambda m: m.push(m.memo[int(m.line())]),
         pickle.BINGET: lambda m: m.push(m.memo[m.number("<B")]),

@@ -102,7 +102,7 @@ class Assessment(Document):
         seed, budget: with the digests, decide everything but the times.
         threats: the whole catalogue as it stands for this system.
         evidence: of every probe that was planned, whatever its status.
-        measurable: threats that some installed probe measures, whether or not it was run.
+        measurable: threats that some installed probe measures, each with the probes' ids, whether or not they were run.
         register: the risks.
         decisions: those recorded, lapsed ones included.
         personal_values: whether the user opted in to values in examples.
@@ -122,7 +122,7 @@ class Assessment(Document):
     budget: str
     threats: tuple[Threat, ...]
     evidence: tuple[Evidence, ...]
-    measurable: tuple[str, ...] = ()
+    measurable: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     register: RiskRegister = Field(...)
     decisions: tuple[Decision, ...] = ()
     personal_values: bool = False

@@ -110,7 +110,13 @@ def apply_gate(assessment: Assessment, policy: Policy) -> GateResult:
     Raises:
         ConfigurationError: the policy names a threat that the catalogue does not have.
     """
-    if not policy.model_dump(exclude_defaults=True, exclude={"accept_decided", "require"}) and policy.require == []:
+    bounds = policy.model_dump(exclude_defaults=True, exclude={"accept_decided", "require"})
+    empty = [threat for threat, rule in bounds.get("threats", {}).items() if not rule]
+    if empty:
+        raise ConfigurationError(
+            f"the rule for {empty[0]} has no bound", hint=f"Give one of {', '.join(ThreatRule.model_fields)}."
+        )
+    if not bounds and policy.require == []:
         raise ConfigurationError("the policy requires nothing and bounds nothing, so it would pass anything")
     known = {threat.id: threat for threat in assessment.threats}
     required = policy.require if isinstance(policy.require, list) else []
@@ -121,6 +127,8 @@ def apply_gate(assessment: Assessment, policy: Policy) -> GateResult:
             )
     waived = _waived(assessment) if policy.accept_decided else frozenset()
     findings: list[Finding] = []
+    if policy.require == "measurable" and not assessment.measurable:
+        findings.append(_inconclusive("require", None, "no installed probe measures any threat of this system"))
     for threat in _required(assessment, policy):
         state = _state(assessment, threat)
         if threat not in waived and state not in ("measured", "not applicable"):
@@ -135,7 +143,7 @@ def apply_gate(assessment: Assessment, policy: Policy) -> GateResult:
 
 
 def _required(assessment: Assessment, policy: Policy) -> list[str]:
-    wanted = policy.require if isinstance(policy.require, list) else assessment.measurable
+    wanted = policy.require if isinstance(policy.require, list) else tuple(assessment.measurable)
     return [threat for threat in wanted if _applicability(assessment, threat) != "excluded"]
 
 
@@ -148,7 +156,10 @@ def _state(assessment: Assessment, threat: str) -> str:
 
     A probe's `not_applicable` rests on a verified fact of the target; alone it leaves the threat `not applicable`.
     """
-    states = {item.status for item in assessment.evidence_for(threat)}
+    evidence = assessment.evidence_for(threat)
+    states = {item.status for item in evidence}
+    if set(assessment.measurable.get(threat, ())) - {item.probe for item in evidence}:
+        states.add("unmeasured")
     for state in ("failed", "inconclusive", "unmeasured"):
         if state in states:
             return state

@@ -18,6 +18,7 @@ import os
 import platform
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Run:
         seed: decides everything random.
         trust: digests of files that may run code.
         folder: where the run's evidence is kept until the assessment is made.
-        measurable: threats that some installed probe measures.
+        measurable: threats that some installed probe measures, with the probes' ids.
     """
 
     file: Path
@@ -70,7 +71,7 @@ class Run:
     seed: int
     trust: tuple[str, ...]
     folder: Path
-    measurable: tuple[str, ...]
+    measurable: dict[str, tuple[str, ...]]
     evidence: dict[str, Evidence] = field(default_factory=dict)
 
     def measure(
@@ -225,6 +226,7 @@ class Session:
         except CannotMeasure as refusal:
             evidence = Evidence(probe=probe.id, threats=probe.threats, status=refusal.status, reason=str(refusal))
         except HoldfastError as error:
+            traceback.print_exc()
             evidence = Evidence(probe=probe.id, threats=probe.threats, status="failed", reason=str(error))
         spent = evidence.spent.model_copy(update={"cpu_seconds": round(time.process_time() - started, 3)})
         stamped = evidence.model_copy(
@@ -265,7 +267,11 @@ def prepare(
     able = {threat.id: able_actors(system, threat) for threat in threats}
     plan = make_plan(target, threats, budget=budget, workers=workers or os.cpu_count() or 1, probes=chosen, actors=able)
     excluded = {threat.id for threat in threats if threat.applicability == "excluded"}
-    measurable = sorted({threat for probe in installed.values() for threat in probe.threats} - excluded)
+    measurable = {
+        threat.id: ids
+        for threat in threats
+        if threat.id not in excluded and (ids := tuple(sorted({p.id for p in installed.values() if threat.id in p.threats})))
+    }
     key = _key(file, system, target, plan, seed)
     return Run(
         file=file,
@@ -276,7 +282,7 @@ def prepare(
         seed=seed,
         trust=tuple(trust),
         folder=runs_folder() / key,
-        measurable=tuple(measurable),
+        measurable=measurable,
     )
 
 

@@ -38,6 +38,7 @@ def gate(
     from holdfast.assessment.integrity import check_current
     from holdfast.reports.junit import render_junit
     from holdfast.reports.sarif import render_sarif
+    from holdfast.reports.text import clean
 
     judged = read_assessment(assessment)
     if system:
@@ -52,9 +53,11 @@ def gate(
         emit_json({**result.model_dump(mode="json"), "verdict": result.verdict})
     else:
         colour = {"pass": "green", "breached": "red", "inconclusive": "yellow"}[result.verdict]
-        say(f"[bold {colour}]{result.verdict.upper()}[/bold {colour}]  {escape(judged.system.name)}, assessed {judged.created}")
+        say(
+            f"[bold {colour}]{result.verdict.upper()}[/bold {colour}]  {escape(clean(judged.system.name))}, assessed {escape(clean(judged.created))}"
+        )
         for finding in result.findings:
-            say(f"  {finding.outcome:<13}{escape(finding.rule)}: {escape(finding.message)}")
+            say(f"  {finding.outcome:<13}{escape(finding.rule)}: {escape(clean(finding.message))}")
         if result.waived:
             say(f"  decided      not judged, because a decision is in force: {', '.join(result.waived)}")
     raise typer.Exit(result.code)

@@ -118,7 +118,7 @@ class _Worker:
             text=True,
             encoding="utf-8",
             start_new_session=True,
-            env={**os.environ, **ONE_THREAD},
+            env={**os.environ, **ONE_THREAD, "PYTHONSAFEPATH": "1"},
         )
         if sink:
             sink.close()

@@ -67,7 +67,7 @@ def _read(lines: queue.Queue[str]) -> None:
 def _describe(error: Exception) -> str:
     if isinstance(error, HoldfastError):
         return str(error)
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}; its text may hold data and is in the run's log only"
 
 
 if __name__ == "__main__":

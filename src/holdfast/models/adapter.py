@@ -105,7 +105,7 @@ class Adapter(ABC):
             raise
         except Exception as error:
             raise InvalidModel(
-                f"failed on {described(x)}: {type(error).__name__}: {error}",
+                f"failed on {described(x)} with {type(error).__name__}",
                 where=self.source,
                 hint="Give the data in the form that the model was trained on.",
             ) from error

@@ -147,7 +147,7 @@ class SklearnModel:
             raise
         except Exception as error:
             raise InvalidModel(
-                f"failed on {described(x)}: {type(error).__name__}: {error}",
+                f"failed on {described(x)} with {type(error).__name__}",
                 where=self.source,
                 hint="Give the columns, types and shapes that the model was fitted on.",
             ) from error
