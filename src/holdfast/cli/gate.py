@@ -53,9 +53,8 @@ def gate(
         emit_json({**result.model_dump(mode="json"), "verdict": result.verdict})
     else:
         colour = {"pass": "green", "breached": "red", "inconclusive": "yellow"}[result.verdict]
-        say(
-            f"[bold {colour}]{result.verdict.upper()}[/bold {colour}]  {escape(clean(judged.system.name))}, assessed {escape(clean(judged.created))}"
-        )
+        about = f"{escape(clean(judged.system.name))}, assessed {escape(clean(judged.created))}"
+        say(f"[bold {colour}]{result.verdict.upper()}[/bold {colour}]  {about}")
         for finding in result.findings:
             say(f"  {finding.outcome:<13}{escape(finding.rule)}: {escape(clean(finding.message))}")
         if result.waived:
