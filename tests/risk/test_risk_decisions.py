@@ -133,7 +133,7 @@ def test_the_commands_record_and_list(file: Path, system: Any, threat: Any, evid
     assessment = Assessment(
         created="2026-01-10T00:00:00Z", seconds=1, holdfast="0", versions={}, data=(), utility=None, seed=1, budget="quick",
         system=SystemSummary(name="s", file="holdfast.yaml", framework="torch", modality="tabular", facts={}),
-        digests={"model": "m", "holdout": "d"}, threats=(threat(),), evidence=(), register=made,
+        digests={"served": "m", "data": "d"}, threats=(threat(),), evidence=(), register=made,
     )  # fmt: skip
     path = file.parent / "assessment.json"
     write_document(path, assessment.sealed())
