@@ -150,4 +150,4 @@ def test_the_commands_record_and_list(file: Path, system: Any, threat: Any, evid
     assert "[bold]The" in run.invoke(app, ["decisions", *where]).output
     wrong = run.invoke(app, ["decide", "T-EVA-02.curious-clinicain", "accept", *who, *where])
     assert isinstance(wrong.exception, ConfigurationError)
-    assert "Did you mean T-EVA-02.curious-clinician" in str(wrong.exception)
+    assert "The ids of that threat's risks: T-EVA-02.curious-clinician" in str(wrong.exception)
