@@ -153,3 +153,11 @@ def test_no_rows_are_no_trouble(norm: Norm) -> None:
         assert tuple(ball.project(empty, empty).shape) == (0, 1, 2, 2)
         assert ball.contains(empty, empty).shape == ball.distance(empty, empty).shape == (0,)
         assert tuple(ball.sample(empty, np.zeros((0, 1, 2, 2))).shape) == (0, 1, 2, 2)
+
+
+def test_an_l1_ball_without_radius_holds_its_centre_alone_however_small_the_change() -> None:
+    ball = Ball(norm="l1", radius=0.0, low=0.0, high=0.001)
+    x0 = np.zeros((1, 3, 3, 3))
+    projected = ball.project(x0, np.full_like(x0, 3.84004784e-42))
+    assert not projected.any()
+    assert ball.contains(x0, projected).all()

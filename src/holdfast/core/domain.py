@@ -172,7 +172,9 @@ def _onto_l1(xp: Any, flat: Array, radius: float) -> Array:
     threshold = xp.clip(picked / count[:, None], 0, None)
     inside = xp.sum(magnitude, axis=1) <= radius
     shrunk = xp.sign(flat) * xp.clip(magnitude - threshold, 0, None)
-    return xp.where(inside[:, None], flat, shrunk)
+    left = xp.sum(xp.abs(shrunk), axis=1)
+    rounding = radius / xp.clip(left, radius if radius > 0 else float(xp.finfo(flat.dtype).smallest_normal), None)
+    return xp.where(inside[:, None], flat, shrunk * rounding[:, None])
 
 
 def _largest(xp: Any, flat: Array, keep: int) -> Array:
