@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -77,7 +81,7 @@ def assessment(evidence: tuple[Evidence, ...], threats=("T-A", "T-B"), **fields)
         "system": SystemSummary(name="s", file="holdfast.yaml", framework="python", modality="tabular", facts={}),
         "data": (),
         "utility": Utility(rows=100, accuracy=0.9, accuracy_low=0.82, accuracy_high=0.95, majority_share=0.5),
-        "digests": {"model": "m", "holdout": "d"},
+        "digests": {"model": "m", "holdout": "h", "served": "m", "data": "d"},
         "seed": 0,
         "budget": "quick",
         "threats": tuple(threat(identifier) for identifier in threats),
@@ -139,19 +143,20 @@ def test_totals_and_utility() -> None:
     assert code(document.model_copy(update={"utility": None}), min_accuracy=0.1) == 3
 
 
-def decision(state: str) -> Decision:
-    return Decision(
-        id="d1",
-        risk="T-A-somebody",
-        choice="accept",
-        who="owner",
-        until="2030-01-01",
-        model_digest="m",
-        data_digest="d",
-        made="2026-01-01",
-        state=state,
-        lapsed_because="" if state == "in force" else "the model changed",
-    )
+def decision(state: str = "in force", until: str = "9999-12-31", **fields) -> Decision:
+    values = {
+        "id": "d1",
+        "risk": "T-A-somebody",
+        "choice": "accept",
+        "who": "owner",
+        "until": until,
+        "model_digest": "m",
+        "data_digest": "d",
+        "made": "2026-01-01",
+        "state": state,
+        "lapsed_because": "" if state == "in force" else "the model changed",
+    }
+    return Decision(**{**values, **fields})
 
 
 def test_a_decision_in_force_waives_and_a_lapsed_one_does_not() -> None:
@@ -160,6 +165,63 @@ def test_a_decision_in_force_waives_and_a_lapsed_one_does_not() -> None:
     assert code(assessment(evidence, decisions=(decision("in force"),)), threats=rule) == 0
     assert code(assessment(evidence, decisions=(decision("in force"),)), threats=rule, accept_decided=False) == 1
     assert code(assessment(evidence, decisions=(decision("lapsed"),)), threats=rule) == 1
+
+
+@pytest.mark.claim("loop-2")
+def test_a_decision_counts_until_its_last_day_and_not_a_day_longer() -> None:
+    document = assessment((refused("T-A", "failed"), measured("T-B", 0, 400)), decisions=(decision(until="2026-03-31"),))
+    kept = apply_gate(document, Policy(), today=date(2026, 3, 31))
+    assert (kept.code, kept.waived, kept.lapsed, kept.judged_on) == (0, ("T-A",), (), "2026-03-31")
+    gone = apply_gate(document, Policy(), today=date(2026, 4, 1))
+    assert (gone.code, gone.waived, gone.judged_on) == (3, (), "2026-04-01")
+    assert [(one.id, one.lapsed_because) for one in gone.lapsed] == [("d1", "it held until 2026-03-31")]
+
+
+def test_without_a_day_today_counts() -> None:
+    evidence = (refused("T-A", "failed"), measured("T-B", 0, 400))
+    assert code(assessment(evidence, decisions=(decision(until="2026-01-02"),))) == 3
+    assert code(assessment(evidence, decisions=(decision(until="9999-12-31"),))) == 0
+
+
+def test_a_decision_waives_what_must_be_measured_and_never_another_threat() -> None:
+    evidence = (refused("T-A", "failed"), measured("T-B", 0, 400))
+    accepted = assessment(evidence, decisions=(decision(),))
+    assert code(accepted, require=["T-A"]) == 0
+    assert code(accepted, require="measurable") == 0
+    assert code(accepted, require=["T-A"], accept_decided=False) == 3
+    assert code(assessment(evidence, decisions=(decision(choice="mitigate"),)), require=["T-A"]) == 3
+    assert code(assessment(evidence, decisions=(decision(risk="T-B-somebody"),)), require=["T-A"]) == 3
+
+
+@pytest.mark.parametrize("forged", [{"model_digest": "other"}, {"data_digest": "other"}, {"state": "lapsed"}])
+def test_a_decision_about_other_things_or_lapsed_at_the_assessment_never_waives(forged: dict[str, str]) -> None:
+    evidence = (refused("T-A", "failed"), measured("T-B", 0, 400))
+    assert code(assessment(evidence, decisions=(decision(**forged),))) == 3
+
+
+@pytest.mark.claim("loop-2")
+def test_a_decision_that_lapsed_since_the_assessment_waives_nothing(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text("require: [T-A]\n")
+    judged = {}
+    command = [sys.executable, "-m", "holdfast.cli.main", "gate"]
+    for name, until in (("standing", "9999-12-31"), ("lapsed", "2026-01-02")):
+        document = assessment((refused("T-A", "failed"), measured("T-B", 0, 400)), decisions=(decision(until=until),))
+        write_document(tmp_path / f"{name}.json", document)
+        judged[name] = [
+            subprocess.run(
+                [*command, f"{name}.json", "--policy", "policy.yaml", *more],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            for more in ((), ("--json",))
+        ]
+    assert [done.returncode for done in judged["standing"]] == [0, 0], judged["standing"][0].stderr
+    assert "a decision is in force: T-A" in judged["standing"][0].stdout
+    assert [done.returncode for done in judged["lapsed"]] == [3, 3]
+    assert "d1 to accept T-A-somebody counts no longer: it held until 2026-01-02" in judged["lapsed"][0].stdout
+    assert [one["id"] for one in json.loads(judged["lapsed"][1].stdout)["lapsed"]] == ["d1"]
 
 
 GREENER = {0: 0, 3: 1, 1: 2}

@@ -2,11 +2,13 @@
 
 Exit codes: 0 pass, 1 breached, 2 usage or configuration error, 3 inconclusive, 4 integrity failure. What was not measured
 never passes: a rule about a threat without a measurement is inconclusive, and so is a policy that requires a measurement
-which is not there. A known breach outranks an inconclusive rule.
+which is not there. A known breach outranks an inconclusive rule. A decision counts only as long as it holds on the day of
+the gate: one that lapsed since the assessment leaves its risk to be judged like any other.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +19,8 @@ from holdfast.assessment.document import Assessment
 from holdfast.core.errors import ConfigurationError
 from holdfast.core.evidence import Document, Evidence
 from holdfast.core.statistics import rate
+from holdfast.risk.decisions import decisions_in_force
+from holdfast.risk.register import Decision
 from holdfast.threats.yamlfile import read_yaml
 
 PASS, BREACHED, INCONCLUSIVE = 0, 1, 3
@@ -71,11 +75,21 @@ class Finding(Document):
 
 
 class GateResult(Document):
-    """The outcome of a gate and every rule that did not simply pass."""
+    """The outcome of a gate and every rule that did not simply pass.
+
+    Attributes:
+        code: 0 pass, 1 breached, 3 inconclusive.
+        findings: the rules that do not hold, or cannot be judged.
+        judged_on: the day, in UTC, on which decisions had to be in force.
+        waived: threats that were not judged, because decisions about all of their risks are in force.
+        lapsed: decisions that were in force at the assessment and are no longer, with the reason.
+    """
 
     code: Literal[0, 1, 3]
     findings: tuple[Finding, ...]
+    judged_on: str
     waived: tuple[str, ...] = ()
+    lapsed: tuple[Decision, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -104,8 +118,13 @@ def read_policy(path: Path) -> Policy:
         raise ConfigurationError(f"{field}: {message}", where=f"{path}:{content.line_of(first['loc'])}", hint=hint) from error
 
 
-def apply_gate(assessment: Assessment, policy: Policy) -> GateResult:
+def apply_gate(assessment: Assessment, policy: Policy, today: date | None = None) -> GateResult:
     """Judge an assessment by a policy.
+
+    Args:
+        assessment: the document.
+        policy: what must hold.
+        today: decides which decisions have lapsed since the assessment; the current date in UTC by default.
 
     Raises:
         ConfigurationError: the policy names a threat that the catalogue does not have.
@@ -125,7 +144,9 @@ def apply_gate(assessment: Assessment, policy: Policy) -> GateResult:
             raise ConfigurationError(
                 f"the policy names {threat!r}, which the catalogue does not have", hint="See: holdfast threats --all"
             )
-    waived = _waived(assessment) if policy.accept_decided else frozenset()
+    day = today or datetime.now(UTC).date()
+    in_force, lapsed = _decisions(assessment, day)
+    waived = _waived(assessment, in_force) if policy.accept_decided else frozenset()
     findings: list[Finding] = []
     if policy.require == "measurable" and not assessment.measurable:
         findings.append(_inconclusive("require", None, "no installed probe measures any threat of this system"))
@@ -139,7 +160,7 @@ def apply_gate(assessment: Assessment, policy: Policy) -> GateResult:
     findings += _judge_totals(assessment, policy)
     outcomes = {finding.outcome for finding in findings}
     code: Literal[0, 1, 3] = 1 if "breached" in outcomes else 3 if "inconclusive" in outcomes else 0
-    return GateResult(code=code, findings=tuple(findings), waived=tuple(sorted(waived)))
+    return GateResult(code=code, findings=tuple(findings), judged_on=day.isoformat(), waived=tuple(sorted(waived)), lapsed=lapsed)
 
 
 def _required(assessment: Assessment, policy: Policy) -> list[str]:
@@ -171,13 +192,17 @@ def _reason(assessment: Assessment, threat: str) -> str:
     return reasons[0].splitlines()[0] if reasons else "no probe measured it"
 
 
-def _waived(assessment: Assessment) -> frozenset[str]:
+def _decisions(assessment: Assessment, day: date) -> tuple[tuple[Decision, ...], tuple[Decision, ...]]:
+    """Decisions that were in force at the assessment: those that still are on a day, and those that have lapsed since."""
+    digests = assessment.digests
+    marked = decisions_in_force(assessment.decisions, digests.get("served", ""), digests.get("data", ""), day)
+    standing = [now for then, now in zip(assessment.decisions, marked, strict=True) if then.state == "in force"]
+    return tuple(one for one in standing if one.state == "in force"), tuple(one for one in standing if one.state == "lapsed")
+
+
+def _waived(assessment: Assessment, in_force: tuple[Decision, ...]) -> frozenset[str]:
     """Threats all of whose risks are accepted or transferred by a decision in force."""
-    decided = {
-        decision.risk
-        for decision in assessment.decisions
-        if decision.state == "in force" and decision.choice in ("accept", "transfer")
-    }
+    decided = {decision.risk for decision in in_force if decision.choice in ("accept", "transfer")}
     risks: dict[str, list[bool]] = {}
     for risk in assessment.register.risks:
         risks.setdefault(risk.threat, []).append(risk.id in decided)

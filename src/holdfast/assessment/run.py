@@ -135,14 +135,14 @@ class Run:
 
         Args:
             started: `time.monotonic()` when measuring began.
-            today: decides which decisions have lapsed; the current date by default.
+            today: decides which decisions have lapsed; the current date in UTC by default.
         """
         evidence = tuple(self.evidence[planned.name] for planned in self.plan.probes)
         decisions = decisions_in_force(
             read_decisions(self.file),
             self.target.digests.get("served", ""),
             self.target.digests.get("data", ""),
-            today or date.today(),
+            today,
         )
         register = quantify(self.system, self.threats, evidence, seed=self.seed, decisions=decisions)
         return Assessment(

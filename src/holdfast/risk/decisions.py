@@ -38,7 +38,6 @@ class Decisions(Document):
     @classmethod
     def _checked(cls, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
         for decision in decisions:
-            date.fromisoformat(decision.until)
             if not decision.who.strip():
                 raise ValueError(f"decision {decision.id} names nobody")
         if len({decision.id for decision in decisions}) != len(decisions):
@@ -131,7 +130,9 @@ def record_decision(
     return decision
 
 
-def decisions_in_force(decisions: Sequence[Decision], model_digest: str, data_digest: str, today: date) -> tuple[Decision, ...]:
+def decisions_in_force(
+    decisions: Sequence[Decision], model_digest: str, data_digest: str, today: date | None = None
+) -> tuple[Decision, ...]:
     """The same decisions, each marked as in force or as lapsed, with the reason.
 
     A later decision about the same risk replaces an earlier one.
@@ -139,8 +140,9 @@ def decisions_in_force(decisions: Sequence[Decision], model_digest: str, data_di
     Args:
         decisions: as recorded, the newest last.
         model_digest, data_digest: of what is assessed now; an unknown digest lapses a decision like a changed one.
-        today: the day it is.
+        today: the day it is; the current one in UTC by default.
     """
+    day = today or datetime.now(UTC).date()
     newest = {decision.risk: index for index, decision in enumerate(decisions)}
     marked = []
     for index, decision in enumerate(decisions):
@@ -149,7 +151,7 @@ def decisions_in_force(decisions: Sequence[Decision], model_digest: str, data_di
             reasons.append("the model has changed")
         if not data_digest or decision.data_digest != data_digest:
             reasons.append("the data have changed")
-        if _day(decision.until) < today:
+        if date.fromisoformat(decision.until) < day:
             reasons.append(f"it held until {decision.until}")
         if newest[decision.risk] != index:
             reasons.append(f"{decisions[newest[decision.risk]].id} replaced it")

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from holdfast.core.evidence import Document, Finite
 
 Source = Literal["measured", "declared", "default"]
 RiskState = Literal["measured", "unmeasured", "inconclusive", "failed"]
+
+
+def _checked_day(text: str) -> str:
+    date.fromisoformat(text)
+    return text
+
+
+Day = Annotated[str, AfterValidator(_checked_day)]
+"""A date as YYYY-MM-DD."""
 
 
 class Loss(Document):
@@ -107,7 +119,7 @@ class Decision(Document):
     risk: str
     choice: Literal["accept", "mitigate", "transfer", "avoid"]
     who: str
-    until: str
+    until: Day
     reason: str = ""
     model_digest: str
     data_digest: str
