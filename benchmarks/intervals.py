@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.recording import Recorder
-from holdfast.core.statistics import jeffreys, paired_change, rate, wilson
+from holdfast.attacks.privacy.identification import identify
+from holdfast.core.statistics import clopper_pearson, jeffreys, paired_change, rate, wilson
 
+Curve = Callable[[np.random.Generator, int], tuple[NDArray[np.float64], float]]
 SHARES = (0.005, 0.01, 0.05, 0.1, 0.3, 0.5)
 CLUSTERED_SHARES = (0.02, 0.05, 0.1, 0.3, 0.5)
 ICC = 0.7
@@ -31,6 +34,34 @@ DESIGNS = {
 }
 PAIRED = ((0.1, 0.05), (0.02, 0.01), (0.3, 0.3), (0.15, 0.0), (0.05, 0.0))
 
+NOMINAL = 0.01
+
+
+def _shifted(by: float) -> Curve:
+    """Members' signals normal, moved by so many standard deviations; given as the others' ranks, which are uniform."""
+    return lambda random, m: (stats.norm.cdf(random.normal(by, 1, m)), float(stats.norm.sf(stats.norm.isf(NOMINAL) - by)))
+
+
+def _bent(low: float, high: float) -> Curve:
+    """Three in ten members, evenly, between two false positive rates, and the others as non-members."""
+
+    def draw(random: np.random.Generator, m: int) -> tuple[NDArray[np.float64], float]:
+        u, leaking = random.random(m), random.random(m) < 0.3
+        inside = np.clip((NOMINAL - low) / (high - low), 0, 1)
+        return 1 - np.where(leaking, low + u * (high - low), u), float(0.3 * inside + 0.7 * NOMINAL)
+
+    return draw
+
+
+CURVES: dict[str, Curve] = {
+    "no leak": _shifted(0),
+    "normal, 0.5 sd": _shifted(0.5),
+    "normal, 2 sd": _shifted(2),
+    "bent at the rate from below": _bent(0, NOMINAL),
+    "bent at the rate from above": _bent(NOMINAL, 1.5 * NOMINAL),
+    "a step across the rate": _bent(0.98 * NOMINAL, 1.02 * NOMINAL),
+}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Print the tables and write the results."""
@@ -43,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     _independent(recorder)
     _clustered(recorder, 200 if quick else 2000)
     _paired(recorder)
+    _identification(recorder, 200 if quick else 1000)
     print(f"\n{time.process_time() - started:.1f} CPU-seconds")
     return recorder.write()
 
@@ -127,6 +159,29 @@ def _paired_coverage(n: int, fixed: float, broken: float) -> tuple[float, float]
             half = 1.959964 * np.sqrt(b + c - (b - c) ** 2 / n) / n
             wald += weight * (abs((b - c) / n - truth) <= half + 1e-12)
     return shown, wald
+
+
+def _identification(recorder: Recorder, runs: int) -> None:
+    print(f"\nCoverage of the membership attack's interval of TPR at 1 % FPR ({runs} simulated attacks each)")
+    print(f"{'members':>8} {'others':>7}  {'ROC curve':>26} {'truth':>7} {'shown':>7} {'known':>7} {'width':>7}")
+    print(f"{'':>8} {'':>7}  {'':>26} {'':>7} {'':>7} {'thresh.':>7}")
+    for members, others in ((300, 1000), (1000, 1000), (6000, 6000)):
+        for curve, draw in CURVES.items():
+            random = np.random.default_rng(21)
+            covered, naive, width = 0, 0, 0.0
+            for run in range(runs):
+                inside, truth = draw(random, members)
+                found = identify(inside, random.random(others), NOMINAL, seed=run).true_positive
+                low, high = clopper_pearson(found.successes, found.trials)
+                covered += found.low <= truth <= found.high
+                naive += low <= truth <= high
+                width += (found.high - found.low) / runs
+            print(
+                f"{members:8} {others:7}  {curve:>26} {truth:7.4f} {covered / runs:7.3f} {naive / runs:7.3f} {width:7.4f}",
+                flush=True,
+            )
+            name = f"simulated coverage, TPR at 1 % FPR, {members} members, {others} others, {curve}"
+            recorder.at_least("loop-1", name, covered / runs, 0.95)
 
 
 if __name__ == "__main__":

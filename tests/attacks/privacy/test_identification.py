@@ -140,6 +140,20 @@ def test_the_interval_pays_for_the_threshold(shift, size):
     assert covered >= 0.9 * runs
 
 
+@pytest.mark.slow
+@pytest.mark.claim("loop-1")
+def test_the_interval_covers_where_the_curve_bends_right_at_the_rate():
+    """The hardest curve: three in ten members leak up to the nominal rate and nobody beyond it."""
+    random = np.random.default_rng(10)
+    covered, runs = 0, 600
+    for run in range(runs):
+        u = random.random(3000)
+        members = 1 - np.where(random.random(3000) < 0.3, 0.01 * u, u)
+        found = identify(members, random.random(3000), 0.01, seed=run).true_positive
+        covered += found.low <= 0.3 + 0.7 * 0.01 <= found.high
+    assert covered >= 0.95 * runs
+
+
 def test_the_interval_is_wider_than_that_of_a_known_threshold():
     random = np.random.default_rng(9)
     found = identify(random.normal(1.5, 1, 1000), random.normal(0, 1, 1000), 0.01, seed=0).true_positive
