@@ -110,8 +110,8 @@ def row_digests(x: Any) -> NDArray[np.uint64]:
     """(n,) a digest of each row's inputs; equal rows have equal digests."""
     if isinstance(x, pd.DataFrame):
         return np.asarray(pd.util.hash_pandas_object(x, index=False), dtype=np.uint64)
-    flat = np.ascontiguousarray(np.asarray(x).reshape(len(x), -1))
-    return np.array([int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big") for row in flat], np.uint64)
+    rows = np.asarray(x)
+    return np.array([int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "big") for row in rows], np.uint64)
 
 
 def _once(train: Dataset, holdout: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
