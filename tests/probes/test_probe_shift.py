@@ -115,11 +115,16 @@ def test_the_worst_subpopulation_is_found_and_noise_is_not() -> None:
     wrong = fair.holdout.y.copy()
     east = (fair.holdout.x["ward"] == "east").to_numpy()
     wrong[east & (np.random.default_rng(0).random(len(wrong)) < 0.4)] ^= 1
-    evidence = run(replace(fair, holdout=replace(fair.holdout, y=wrong)))
+    holdout = replace(fair.holdout, y=wrong)
+    evidence = run(replace(fair, holdout=holdout, show_values=True))
     assert any("ward = east" in finding for finding in evidence.findings)
     metric = evidence.metric("accuracy", "ward = east")
     assert metric.high < 0.75
     assert "corrected" in metric.note
+    place = list(holdout.x["ward"].value_counts().index).index("east") + 1
+    withheld = run(replace(fair, holdout=holdout))
+    assert withheld.metric("accuracy", f"ward, value {place} of 3 by frequency").value == metric.value
+    assert any(f"ward, value {place} of 3 by frequency" in finding for finding in withheld.findings)
 
 
 def test_declared_groups_need_not_be_inputs() -> None:
@@ -129,7 +134,24 @@ def test_declared_groups_need_not_be_inputs() -> None:
     wrong = fair.holdout.y.copy()
     wrong[(fair.holdout.groups["region"] == "far").to_numpy() & (np.random.default_rng(0).random(1500) < 0.5)] ^= 1
     evidence = run(replace(fair, holdout=replace(fair.holdout, y=wrong)))
-    assert any("region = far" in finding for finding in evidence.findings)
+    assert any("region, value 2 of 2 by frequency" in finding for finding in evidence.findings)
+
+
+def test_no_value_of_a_row_is_named_unless_the_user_opted_in() -> None:
+    data = people(1500, 0, noise=0.0)
+    groups = pd.DataFrame({"region": np.where(np.arange(1500) % 3 == 0, "canary-group", "near")})
+    ward = data.x["ward"].replace("east", "canary-ward")
+    target = made_target(forest(), replace(data, x=data.x.assign(ward=ward), groups=groups), train=700)
+    holdout, wrong = target.holdout, target.holdout.y.copy()
+    rich = (holdout.x["income"] > holdout.x["income"].quantile(0.75)).to_numpy()
+    worst = rich | (holdout.groups["region"] == "canary-group").to_numpy() | (holdout.x["ward"] == "canary-ward").to_numpy()
+    wrong[worst & (np.random.default_rng(0).random(len(wrong)) < 0.3)] ^= 1
+    target = replace(target, holdout=replace(holdout, y=wrong))
+    named = {"region = canary-group", "ward = canary-ward", f"to {holdout.x['income'].max():.4g}"}
+    for shown in (False, True):
+        said = run(replace(target, show_values=shown)).model_dump_json()
+        assert {name for name in named if name in said} == (named if shown else set())
+        assert ("canary" in said) is shown
 
 
 def test_models_without_footing_are_inconclusive(table: Target) -> None:

@@ -4,7 +4,8 @@
 2. Each kind of natural change, in five severities, on the same rows; the capability is the smallest severity that flips a
    row which the model handled correctly.
 3. Columns in which a missing cell or an unseen category makes the model fail are named.
-4. Accuracy in each subpopulation of the holdout rows, with intervals corrected for how many there are.
+4. Accuracy in each subpopulation of the holdout rows, with intervals corrected for how many there are. A subpopulation is
+   named by its column and its place in it; its value is a person's, and is named only if the user opted in.
 """
 
 from __future__ import annotations
@@ -219,7 +220,7 @@ def _subpopulations(target: Target, model: _Asked, seed: int) -> tuple[list[Metr
     right = model.labels(data.x) == data.y
     frames = [data.groups] if data.groups is not None else []
     frames += [data.x.drop(columns=[c for f in frames for c in f.columns if c in data.x.columns])] if data.is_table else []
-    slices = [found for frame in frames for name in frame.columns for found in _slices(frame[name])]
+    slices = [found for frame in frames for name in frame.columns for found in _slices(frame[name], target.show_values)]
     slices += [(f"class {name}", data.y == index) for index, name in enumerate(data.classes)]
     slices = [(name, inside) for name, inside in slices if FEWEST_IN_GROUP <= inside.sum() < len(data)]
     if not slices:
@@ -239,20 +240,24 @@ def _subpopulations(target: Target, model: _Asked, seed: int) -> tuple[list[Metr
     return metrics, findings
 
 
-def _slices(column: pd.Series) -> list[tuple[str, NDArray[np.bool_]]]:
+def _slices(column: pd.Series, show_values: bool) -> list[tuple[str, NDArray[np.bool_]]]:
     """The groups that one column tells apart: its values where they are few, else quarters of its numbers."""
     found = [(f"{column.name} missing", column.isna().to_numpy(dtype=bool))]
-    values = column.dropna().unique()
+    values = column.value_counts().index
     if len(values) <= MOST_VALUES:
-        return found + [(f"{column.name} = {value}", (column == value).fillna(False).to_numpy(dtype=bool)) for value in values]
+        for place, value in enumerate(values, 1):
+            name = f"{column.name} = {value}" if show_values else f"{column.name}, value {place} of {len(values)} by frequency"
+            found.append((name, (column == value).fillna(False).to_numpy(dtype=bool)))
+        return found
     if column.name not in numeric_columns(column.to_frame()):
         return []
     numbers = column.astype(float)
     edges = np.unique(numbers.quantile([0, 0.25, 0.5, 0.75, 1]).to_numpy())
-    for low, high in pairwise(edges):
+    for place, (low, high) in enumerate(pairwise(edges), 1):
         last = high == edges[-1]
         inside = (numbers >= low) & ((numbers <= high) if last else (numbers < high))
-        found.append((f"{column.name} from {low:.4g} to {high:.4g}", inside.to_numpy(dtype=bool)))
+        named = f"from {low:.4g} to {high:.4g}" if show_values else f"quarter {place} from the lowest"
+        found.append((f"{column.name} {named}", inside.to_numpy(dtype=bool)))
     return found
 
 
