@@ -93,9 +93,12 @@ def test_what_cannot_be_told_is_not_called_fair():
         run(replace(given, holdout=constant))
 
 
-def test_small_groups_are_named_as_too_few():
+def test_small_groups_are_counted_and_named_only_if_the_user_opted_in():
     given = target(harm=0.0)
     sex = given.holdout.groups.sex.to_numpy(copy=True)
     sex[:4] = "X"
-    evidence = run(replace(given, holdout=replace(given.holdout, groups=pd.DataFrame({"sex": sex}))))
-    assert "sex = X: 4 rows are too few to tell" in evidence.findings
+    given = replace(given, holdout=replace(given.holdout, groups=pd.DataFrame({"sex": sex})))
+    evidence = run(given)
+    assert "1 groups are too small to tell" in evidence.reason
+    assert "sex = X" not in evidence.model_dump_json()
+    assert "sex = X: 4 rows are too few to tell" in run(replace(given, show_values=True)).findings

@@ -83,7 +83,7 @@ class UnequalHarm:
             method=f"{len(gaps.members)} groups and crossings of two columns against all others on {len(data)} holdout rows; "
             f"Holm's correction over {len(gaps.gaps)} comparisons; {PERMUTATIONS} permutations",
             metrics=tuple(_metrics(gaps, data, predicted)),
-            findings=tuple(_findings(gaps)),
+            findings=tuple(_findings(gaps, target.show_values)),
             spent=Spent(queries=len(data) * (1 if scores is None else 2), calls=1 if scores is None else 2),
             seed=seed,
         )
@@ -121,11 +121,12 @@ def _said(gap: Gap) -> str:
     )
 
 
-def _findings(gaps: Gaps) -> Iterator[str]:
+def _findings(gaps: Gaps, show_values: bool) -> Iterator[str]:
+    """The gaps beyond chance; a group so small that its name is almost a person's is named only if the user opted in."""
     beyond = sorted((gap for gap in gaps.gaps if gap.beyond_chance), key=lambda gap: -abs(gap.gap))
     for gap in beyond[:SHOWN]:
         yield f"{gap.group}: {_said(gap)}"
-    for name, rows in list(gaps.too_few.items())[:SHOWN]:
+    for name, rows in list(gaps.too_few.items())[:SHOWN] if show_values else ():
         yield f"{name}: {rows} rows are too few to tell"
 
 
