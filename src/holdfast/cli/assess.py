@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli.output import DEFAULT_SYSTEM, Json, SystemFile, console, emit_json, say
+from holdfast.cli.output import DEFAULT_SYSTEM, Json, SystemFile, console, emit_json, plain, say
 
 Budget = Annotated[str, typer.Option(help="quick, standard, thorough, or a time such as 90s, 10m or 2h.")]
 Seed = Annotated[int, typer.Option(help="Decides everything random; the same seed gives the same evidence.")]
@@ -40,6 +40,7 @@ def plan(
     only: Only = None,
     workers: Workers = None,
     trust: Trust = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also list the threats that no installed probe measures.")] = False,
     json: Json = False,
 ) -> None:
     """Show which probes will run for which threat and actor, their time, and what stays unmeasured and why."""
@@ -49,7 +50,7 @@ def plan(
     if json:
         emit_json(made)
     else:
-        _print_plan(made)
+        _print_plan(made, everything)
 
 
 def assess(
@@ -101,8 +102,8 @@ def assess(
     from holdfast.reports.terminal import print_summary
 
     print_summary(assessment, console())
-    say(f"\nAssessment: {output}" + (f" (the one it replaces is now {replaced})" if replaced else ""))
-    say(f"Report:     {html}" if html else f"Report:     holdfast report {output} --html report.html")
+    say(f"\nAssessment: {plain(output)}" + (f" (the one it replaces is now {plain(replaced)})" if replaced else ""))
+    say(f"Report:     {plain(html)}" if html else f"Report:     holdfast report {plain(output)} --html report.html")
 
 
 def history(
@@ -111,7 +112,6 @@ def history(
     json: Json = False,
 ) -> None:
     """List earlier assessments of this project, newest first."""
-    from rich.markup import escape
     from rich.table import Table
 
     store = _store(Path(system))
@@ -126,18 +126,18 @@ def history(
         say("No assessment has been recorded here yet. Run: holdfast assess")
         return
     table = Table(box=None, pad_edge=False)
-    for heading, justify in (("made (UTC)", "left"), ("system", "left"), ("budget", "left"), ("model", "left"), ("data", "left")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for heading in ("made (UTC)", "system", "budget", "model", "data"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "made (UTC)")
     for heading in ("mean loss/year", "95 % point", "measured", "not measured"):
         table.add_column(heading, justify="right")
     for entry in entries:
         table.add_row(
-            entry.created.replace("T", " ").rstrip("Z"),
-            escape(entry.system),
-            entry.budget,
-            entry.model_digest[:8],
-            entry.data_digest[:8],
-            f"{entry.mean_loss:,.0f} {escape(entry.unit)}",
+            plain(entry.created.replace("T", " ").rstrip("Z")),
+            plain(entry.system),
+            plain(entry.budget),
+            plain(entry.model_digest[:8]),
+            plain(entry.data_digest[:8]),
+            f"{entry.mean_loss:,.0f} {plain(entry.unit)}",
             f"{entry.p95_loss:,.0f}",
             str(entry.measured),
             str(entry.unmeasured),
@@ -196,33 +196,35 @@ def _headline(evidence: Any) -> str:
     return str(result(evidence) if evidence.status == "measured" else evidence.reason).splitlines()[0]
 
 
-def _print_plan(made: Any) -> None:
-    from rich.markup import escape
+def _print_plan(made: Any, everything: bool) -> None:
     from rich.table import Table
 
     from holdfast.cli.progress import duration
 
     say(
         f"[bold]{sum(probe.state == 'runs' for probe in made.probes)} probes will run[/bold], about {duration(made.seconds)} "
-        f"with {made.workers} workers (budget {escape(made.budget)}: {made.rows} rows, {made.queries} queries a row, "
+        f"with {made.workers} workers (budget {plain(made.budget)}: {made.rows} rows, {made.queries} queries a row, "
         f"{made.repeats} trainings, {made.shadows} shadow models)\n"
     )
     table = Table(box=None, pad_edge=False)
     for heading in ("probe", "measures", "as an attacker with", "by", "time"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("probe", "time"))
     for probe in made.probes:
         who = ", ".join(probe.actors) or "nobody declared"
         state = duration(probe.seconds) if probe.state == "runs" else probe.state.replace("_", " ")
-        table.add_row(probe.name, " ".join(probe.threats), escape(probe.access), escape(who), state)
+        table.add_row(plain(probe.name), plain(" ".join(probe.threats)), plain(probe.access), plain(who), state)
     console().print(table)
     refused = [probe for probe in made.probes if probe.state != "runs"]
     if refused:
         say("\n[bold]These will not run:[/bold]")
         for probe in refused:
-            say(f"  {probe.name}: {escape(probe.reason)}")
+            say(f"  {plain(probe.name)}: {plain('. '.join(line.strip() for line in probe.reason.splitlines()))}")
     if made.unmeasured:
-        say(f"\n[bold]{len(made.unmeasured)} threats will stay unmeasured[/bold], because no installed probe measures them:")
-        for threat in made.unmeasured:
-            say(
-                f"  {threat.threat}  {escape(threat.name)} ({threat.applicability}; would need {', '.join(threat.wanted_probes)})"
-            )
+        sure = sum(threat.applicability == "applies" for threat in made.unmeasured)
+        say(
+            f"\n[bold]{len(made.unmeasured)} threats will stay unmeasured[/bold], because no installed probe measures them: "
+            f"{sure} apply, {len(made.unmeasured) - sure} may apply." + ("" if everything else " List them: holdfast plan --all")
+        )
+        for threat in made.unmeasured if everything else ():
+            needed = f"{threat.applicability}; would need {', '.join(threat.wanted_probes)}"
+            say(f"  {threat.threat}  {plain(threat.name)} ({plain(needed)})")

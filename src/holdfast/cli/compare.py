@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.cli.output import Json, console, emit_json, say
+from holdfast.cli.output import Json, console, emit_json, plain, say
 
 if TYPE_CHECKING:
     from holdfast.assessment.comparison import Change, Comparison
@@ -41,25 +41,25 @@ def compare(
         return
     _show(comparison)
     if output:
-        say(f"Written to {_text(str(output))}.")
+        say(f"Written to {plain(output)}.")
 
 
 def _show(comparison: Comparison) -> None:
     from holdfast.reports.text import short
 
-    say(f"[bold]{_text(comparison.before.system)}[/bold]")
+    say(f"[bold]{plain(comparison.before.system)}[/bold]")
     for name, side in (("before", comparison.before), ("after", comparison.after)):
         controls = ", ".join(side.controls) or "none"
         say(
-            f"  {name:<7} {_text(side.file)}, assessed {_text(side.created)}; model {_text(short(side.model_digest))}; "
-            f"answers {_text(side.answers)}; controls {_text(controls)}"
+            f"  {name:<7} {plain(side.file)}, assessed {plain(side.created)}; model {plain(short(side.model_digest))}; "
+            f"answers {plain(side.answers)}; controls {plain(controls)}"
         )
     say()
     _show_changes(comparison.changes)
     _show_utility(comparison)
     _show_losses(comparison)
     for note in comparison.notes:
-        say(f"[dim]{_text(note)}[/dim]")
+        say(f"[dim]{plain(note)}[/dim]")
 
 
 def _show_changes(changes: tuple[Change, ...]) -> None:
@@ -78,7 +78,7 @@ def _show_changes(changes: tuple[Change, ...]) -> None:
             colour = {"helps": "green", "harms": "red"}.get(change.verdict, "yellow")
             verdict = change.verdict + (", unpaired" if change.pairing == "unpaired" else "")
             table.add_row(
-                _text(change.name) + (" (adaptive)" if change.adaptive else ""),
+                plain(change.name) + (" (adaptive)" if change.adaptive else ""),
                 share(change.before or 0.0),
                 share(change.after or 0.0),
                 _points(change.difference, change.low, change.high),
@@ -95,13 +95,13 @@ def _show_changes(changes: tuple[Change, ...]) -> None:
             ]
             remarks = " ".join([change.reason, *([f"Rows left out: {', '.join(dropped)}."] if dropped else [])]).strip()
             if remarks:
-                say(f"  {_text(change.name)}: {_text(remarks)}")
+                say(f"  {plain(change.name)}: {plain(remarks)}")
         say()
     lost = [change for change in changes if change.verdict == "not comparable"]
     if lost:
         say("[bold]Not comparable, so nothing is claimed[/bold]")
         for change in lost:
-            say(f"  {_text(change.name)}: {_text(change.reason)}")
+            say(f"  {plain(change.name)}: {plain(change.reason)}")
         say()
 
 
@@ -154,7 +154,7 @@ def _show_losses(comparison: Comparison) -> None:
     table.add_row("mean of those measured on both sides", money(old, unit), money(new, unit))
     for risk in comparison.risks[:WORST_RISKS]:
         table.add_row(
-            _text(f"{risk.name}, {risk.actor}"),
+            plain(f"{risk.name}, {risk.actor}"),
             cell(risk.mean_before, risk.p95_before, risk.state_before),
             cell(risk.mean_after, risk.p95_after, risk.state_after),
         )
@@ -165,12 +165,3 @@ def _show_losses(comparison: Comparison) -> None:
         first, second = comparison.exceeds_appetite
         say(f"  P(annual loss above the appetite) {share(first)} -> {share(second)}")
     say()
-
-
-def _text(text: str) -> str:
-    """Text from a document, fit for the terminal and for rich's markup."""
-    from rich.markup import escape
-
-    from holdfast.reports.text import clean
-
-    return escape(clean(text))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.output import DEFAULT_SYSTEM, Json, emit_json, plain_lines, say
+from holdfast.cli.output import DEFAULT_SYSTEM, Json, emit_json, plain, plain_lines, say
 
 if TYPE_CHECKING:
     from holdfast.hardening.retraining import Choice
@@ -118,7 +118,7 @@ def retrain(
         emit_json({"control": "C-SMALL", "system": str(new), "model": str(system.parent / model_file), **_as_json(done.choice)})
         return
     _show_choice(done.choice, tolerance)
-    say(f"The retrained model is in {_text(str(system.parent / model_file))}.")
+    say(f"The retrained model is in {plain(system.parent / model_file)}.")
     _say_written(new, "C-SMALL")
 
 
@@ -209,7 +209,7 @@ def _show_choice(choice: Choice, tolerance: float) -> None:
             f"Decided by {choice.measure}: the strongest within {tolerance:g} of the best {choice.measure}, as long as its mean "
             f"recall is within {tolerance:g} of that of the model as it was."
         )
-    say(f"Retrained with {_text(settings)}.")
+    say(f"Retrained with {plain(settings)}.")
 
 
 def _as_json(choice: Choice) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def _as_json(choice: Choice) -> dict[str, Any]:
 
 
 def _say_written(new: Path, control: str) -> None:
-    name = _text(str(new))
+    name = plain(new)
     say(f"{control} is described in {name}. Whether it helps is not known until it is measured:")
     say(f"  holdfast assess {name} --output after.json, with the --seed and --budget of the assessment before")
     say("  holdfast compare before.json after.json")
@@ -233,11 +233,3 @@ def _say_written(new: Path, control: str) -> None:
 def _line(text: str) -> str:
     """One printable line, for a comment of a file."""
     return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _text(text: str) -> str:
-    from rich.markup import escape
-
-    from holdfast.reports.text import clean
-
-    return escape(clean(text))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.output import DEFAULT_SYSTEM, Json, emit_json, say
+from holdfast.cli.output import DEFAULT_SYSTEM, Json, emit_json, plain, say
 
 if TYPE_CHECKING:
     from holdfast.assessment.inspection import Seen
@@ -47,8 +47,6 @@ def init(
     json: Json = False,
 ) -> None:
     """Look at the files, ask what they cannot show, and write a system file of about 20 lines."""
-    from rich.markup import escape
-
     from holdfast.assessment.files import write_text
     from holdfast.assessment.inspection import inspect
     from holdfast.core.errors import ConfigurationError
@@ -65,7 +63,7 @@ def init(
     _require_target(seen, target)
     if not json:
         for line in described(seen):
-            say(escape(line))
+            say(plain(line))
     answers = Answers(ask=not yes)
     document = system_document(place, paths, seen, answers, root)
     text = render(document)
@@ -74,10 +72,10 @@ def init(
     if json:
         emit_json({"file": str(output), "seen": described(seen), "defaults": answers.defaults, "system": document})
         return
-    say(f"Wrote {escape(str(output))}.")
+    say(f"Wrote {plain(output)}.")
     if answers.defaults:
-        say(f"Defaults, to be replaced by what you know: {escape(', '.join(answers.defaults))}")
-    say(f"Next: holdfast threats {escape(str(output))}, then holdfast assess {escape(str(output))}")
+        say(f"Defaults, to be replaced by what you know: {plain(', '.join(answers.defaults))}")
+    say(f"Next: holdfast threats {plain(output)}, then holdfast assess {plain(output)}")
 
 
 class Answers:

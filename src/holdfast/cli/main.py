@@ -10,13 +10,17 @@ import importlib
 import os
 import pkgutil
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
+from typer import Abort
 
 import holdfast
 import holdfast.cli
-from holdfast.core.errors import HoldfastError
+from holdfast.cli.output import print_error
+from holdfast.core.errors import ConfigurationError, HoldfastError
+from holdfast.reports.text import clean
 
 app = typer.Typer(
     name="holdfast",
@@ -26,11 +30,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+class OwnFault(HoldfastError):
+    """Something that no user caused."""
+
+    exit_code = 3
+
+
+class Interrupted(HoldfastError):
+    """Ctrl-C, or the end of the input where an answer was asked for."""
+
+    exit_code = 130
+
+
 DESCRIBE = "Describe the system"
 MEASURE = "Measure"
 DECIDE = "Read, decide and gate"
 LOWER = "Lower the risk"
 SERVICE = "Files and settings"
+PANELS = (DESCRIBE, MEASURE, LOWER, DECIDE, SERVICE)
 
 
 def _version(wanted: bool) -> None:
@@ -52,6 +70,7 @@ def build() -> typer.Typer:
         module = importlib.import_module(f"holdfast.cli.{name}")
         if hasattr(module, "register"):
             module.register(app)
+    app.registered_commands.sort(key=lambda command: PANELS.index(str(command.rich_help_panel)))
     return app
 
 
@@ -61,20 +80,39 @@ def main() -> None:
     Problems a user can solve end with one clear message and the error's exit code; a fault of our own ends with 3, so that
     no pipeline takes it for a pass or a breach. The text of an unexpected error may hold data and is shown on request only.
     """
+    warnings.showwarning = show_warning
     try:
-        build()()
+        sys.exit(build()(standalone_mode=False))
     except HoldfastError as error:
-        sys.stderr.write(f"holdfast: {error}\n")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("holdfast: interrupted\n")
-        sys.exit(130)
+        problem = error
+    except (KeyboardInterrupt, Abort):
+        problem = Interrupted("interrupted")
     except Exception as error:
-        if os.environ.get("HOLDFAST_DEBUG"):
-            raise
-        sys.stderr.write(f"holdfast: a fault in Holdfast itself ({type(error).__name__}); nothing was decided\n")
-        sys.stderr.write("  Set HOLDFAST_DEBUG=1 to see where, and please report it.\n")
-        sys.exit(3)
+        if not hasattr(error, "format_message"):
+            if os.environ.get("HOLDFAST_DEBUG"):
+                raise
+            problem = OwnFault(
+                f"a fault in Holdfast itself ({type(error).__name__}); nothing was decided",
+                hint="Set HOLDFAST_DEBUG=1 to see where, and please report it.",
+            )
+        elif type(error).__name__ == "NoArgsIsHelpError":
+            sys.exit(2)
+        else:
+            problem = _wrong_usage(error)
+    print_error(problem)
+    sys.exit(problem.exit_code)
+
+
+def _wrong_usage(error: Any) -> HoldfastError:
+    """What the command line's own parser found, as an error like all others."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path.replace(context.find_root().command_path, "holdfast", 1) if context else "holdfast"
+    return ConfigurationError(error.format_message(), hint=f"See: {path} --help")
+
+
+def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Show a library's warning in one line; it may quote names from data."""
+    sys.stderr.write(f"warning: {clean(str(message))} ({category.__name__})\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import time
 from types import TracebackType
 from typing import Any
 
-from holdfast.cli.output import plain_lines
+from holdfast.cli.output import console, plain_lines
+from holdfast.reports.text import clean
 
 
 class Watcher:
@@ -26,7 +27,6 @@ class Watcher:
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
         if not plain_lines():
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
             self._bars = Progress(
@@ -35,7 +35,7 @@ class Watcher:
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                console=Console(stderr=True),
+                console=console(stderr=True),
                 transient=True,
             )
 
@@ -56,7 +56,7 @@ class Watcher:
         if not self._bars:
             return
         if task not in self._tasks:
-            self._tasks[task] = self._bars.add_task(f"  {task}", total=total)
+            self._tasks[task] = self._bars.add_task(f"  {clean(task)}", total=total)
         self._bars.update(self._tasks[task], completed=done, total=total)
 
     def finished(self, name: str, status: str, summary: str) -> None:
@@ -64,12 +64,12 @@ class Watcher:
         self._finished += 1
         if self._bars:
             self._bars.update(self._tasks[""], completed=self._finished)
-            self._bars.console.print(f"{name:<28} {status:<15} {summary}", markup=False, highlight=False)
+            self._bars.console.print(clean(f"{name:<28} {status:<15} {summary}"), markup=False)
         else:
             self._line(f"[{self._finished}/{self._probes}] {name}: {status} {summary}".rstrip())
 
     def _line(self, text: str) -> None:
-        sys.stderr.write(f"{duration(time.monotonic() - self._started):>6}  {text}\n")
+        sys.stderr.write(f"{duration(time.monotonic() - self._started):>6}  {clean(text)}\n")
         sys.stderr.flush()
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.cli.output import Json, console, emit_json, say
+from holdfast.cli.output import Json, console, emit_json, plain, say
 
 
 def register(app: typer.Typer) -> None:
@@ -34,13 +34,10 @@ def report(
     """
     from pathlib import Path
 
-    from rich.markup import escape
-
     from holdfast.assessment.comparison import Comparison
     from holdfast.assessment.files import read_assessment, read_document, write_bytes, write_text
     from holdfast.core.errors import ConfigurationError
     from holdfast.reports.outline import summary
-    from holdfast.reports.text import clean
 
     if Path(assessment).suffix.lower() in (".yaml", ".yml"):
         raise ConfigurationError(
@@ -80,7 +77,7 @@ def report(
         emit_json({**summary(document), "written": written})
     elif written:
         for kind, path in written.items():
-            say(f"{kind}: {escape(clean(path))}")
+            say(f"{kind}: {plain(path)}")
     else:
         from holdfast.reports.terminal import print_summary
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -10,16 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.output import DEFAULT_SYSTEM, Json, console, emit_json
+from holdfast.cli.output import DEFAULT_SYSTEM, PIPED_WIDTH, Json, Terminal, console, emit_json, plain_text, say_lines
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from holdfast.threats.atlas import AtlasReport
     from holdfast.threats.derivation import Threat
-
-PIPED_WIDTH = 100
 
 
 class Form(StrEnum):
@@ -89,8 +85,9 @@ def threats(
 def schema(
     document: Annotated[Described, typer.Argument(help="Which document.")],
     output: Output = None,
+    json: Json = False,  # noqa: ARG001
 ) -> None:
-    """Print the JSON Schema of the system file or of an assessment, for editors and validators."""
+    """Print the JSON Schema of the system file or of an assessment, for editors and validators: JSON with or without `--json`."""
     if document is Described.system:
         from holdfast.threats.schema import system_schema
 
@@ -112,14 +109,12 @@ def _check_atlas(path: Path, output: Path | None, json: bool) -> None:
     raise typer.Exit(0 if report.unchanged else 1)
 
 
-def _list(out: Console, name: str, derived: Sequence[Threat], everything: bool) -> None:
-    from rich.text import Text
-
+def _list(out: Terminal, name: str, derived: Sequence[Threat], everything: bool) -> None:
     groups = {
         state: [threat for threat in derived if threat.applicability == state] for state in ("applies", "unknown", "excluded")
     }
     out.print(
-        Text(
+        plain_text(
             f"{name}: {len(groups['applies'])} threats apply, {len(groups['unknown'])} are unknown for want of a fact, "
             f"{len(groups['excluded'])} are excluded by a stated fact."
         )
@@ -137,7 +132,6 @@ def _list(out: Console, name: str, derived: Sequence[Threat], everything: bool) 
 def _table(rows: Sequence[Threat], *, harms: bool) -> Table:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("id", no_wrap=True)
@@ -146,13 +140,14 @@ def _table(rows: Sequence[Threat], *, harms: bool) -> Table:
         table.add_column("harms", no_wrap=True)
     table.add_column("because", min_width=30)
     for threat in rows:
-        table.add_row(threat.id, Text(threat.name), *([threat.goal] if harms else []), Text(_reason(threat)))
+        table.add_row(
+            threat.id, plain_text(threat.name), *([plain_text(threat.goal)] if harms else []), plain_text(_reason(threat))
+        )
     return table
 
 
-def _details(out: Console, threat: Threat) -> None:
+def _details(out: Terminal, threat: Threat) -> None:
     from rich.padding import Padding
-    from rich.text import Text
 
     identifiers = [
         *threat.atlas,
@@ -168,26 +163,24 @@ def _details(out: Console, threat: Threat) -> None:
         f"probes    {', '.join(threat.probes)}",
         f"controls  {', '.join(threat.controls)}",
     )
-    out.print(Text.assemble((f"{threat.id}  {threat.name}", "bold")))
+    out.print(plain_text(f"{threat.id}  {threat.name}", "bold"))
     for line in lines:
-        out.print(Padding(Text(line), (0, 0, 0, 2)))
+        out.print(Padding(plain_text(line), (0, 0, 0, 2)))
 
 
-def _report(out: Console, report: AtlasReport) -> None:
-    from rich.text import Text
-
+def _report(out: Terminal, report: AtlasReport) -> None:
     out.print(
-        Text(
+        plain_text(
             f"MITRE ATLAS {report.version}: {report.techniques} techniques, {report.mitigations} mitigations, "
             f"{report.case_studies} case studies. {report.checked} identifiers checked, written against {report.checked_against}."
         )
     )
     for change in report.vanished:
-        out.print(Text(f"  vanished  {change.id} {change.name}  ({', '.join(change.used_by)})"))
+        out.print(plain_text(f"  vanished  {change.id} {change.name}  ({', '.join(change.used_by)})"))
     for change in report.renamed:
-        out.print(Text(f"  renamed   {change.id} {change.name} -> {change.new_name}  ({', '.join(change.used_by)})"))
+        out.print(plain_text(f"  renamed   {change.id} {change.name} -> {change.new_name}  ({', '.join(change.used_by)})"))
     for link in report.lost_links:
-        out.print(Text(f"  unlinked  {link.mitigation} from {link.threat}"))
+        out.print(plain_text(f"  unlinked  {link.mitigation} from {link.threat}"))
     if report.unchanged:
         out.print("  All are there under their names.")
 
@@ -196,21 +189,16 @@ def _reason(threat: Threat) -> str:
     return threat.because.partition(": ")[2] or threat.because
 
 
-def _print(draw: Callable[[Console], None], output: Path | None) -> None:
+def _print(draw: Callable[[Terminal], None], output: Path | None) -> None:
     """Draw on the terminal, as wide as it is; into a file or a pipe, 100 columns wide."""
     if output:
         import io
 
-        from rich.console import Console
-
         page = io.StringIO()
-        draw(Console(file=page, width=PIPED_WIDTH, highlight=False, color_system=None))
+        draw(Terminal(file=page, width=PIPED_WIDTH, highlight=False, emoji=False, color_system=None))
         _text(page.getvalue(), output)
         return
-    out = console()
-    if not out.is_terminal and "COLUMNS" not in os.environ:
-        out.width = PIPED_WIDTH
-    draw(out)
+    draw(console())
 
 
 def _document(content: dict[str, Any], output: Path | None) -> None:
@@ -228,4 +216,4 @@ def _text(text: str, output: Path | None) -> None:
 
         write_text(output, text)
     else:
-        typer.echo(text, nl=False)
+        say_lines(text)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.cli.output import Json, emit_json, say
+from holdfast.cli.output import Json, emit_json, plain, say
 
 SHOWN = 40
 
@@ -45,29 +45,25 @@ def trust(
     if json:
         emit_json({"store": str(store.path), "files": [entry.model_dump() for entry in files]})
         return
-    from rich.markup import escape
-
-    say(f"{len(files)} trusted files in {escape(str(store.path))}")
+    say(f"{len(files)} trusted files in {plain(store.path)}")
     for entry in files:
-        say(f"  {entry.sha256}  {entry.added}  {escape(entry.name)}")
+        say(f"  {plain(entry.sha256)}  {plain(entry.added)}  {plain(entry.name)}")
 
 
 def _trust_file(store: object, path: Path, yes: bool, json: bool) -> None:
-    from rich.markup import escape
-
     from holdfast.artifacts.trust import TrustStore
     from holdfast.core.errors import ConfigurationError
 
     assert isinstance(store, TrustStore)
     kind, digest, names, unlisted = _look(path)
     if not json:
-        say(f"{escape(str(path))}: {kind}\n  sha256 {digest}")
+        say(f"{plain(path)}: {plain(kind)}\n  sha256 {digest}")
         for name in names[:SHOWN]:
-            say(f"  {'[red]not listed[/red]' if _base(name, unlisted) else 'listed    '}  {escape(name)}")
+            say(f"  {'[red]not listed[/red]' if _base(name, unlisted) else 'listed    '}  {plain(name)}")
         if len(names) > SHOWN:
             say(f"  and {len(names) - SHOWN} more names")
         if unlisted:
-            say(f"Opening it would run or use: {escape(', '.join(unlisted[:SHOWN]))}")
+            say(f"Opening it would run or use: {plain(', '.join(unlisted[:SHOWN]))}")
     needed = bool(unlisted)
     if needed and not yes:
         if json:

@@ -26,6 +26,13 @@ def clean(text: str, longest: int = LONGEST) -> str:
     return f"{shown}…" if len(cut) > longest else shown
 
 
+def visible(text: str) -> str:
+    """Text of any length whose line breaks stay and whose other unseen characters are shown as in `clean`."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(character if character == "\n" else _visible(character) for character in text)
+
+
 def short(digest: str) -> str:
     """The first twelve characters of a digest, enough to recognise it."""
     algorithm, separator, value = digest.rpartition(":")
