@@ -134,3 +134,27 @@ def _wait_for(found, attempts: int = 400):
             return value
         time.sleep(0.05)
     raise AssertionError("it never happened")
+
+
+def test_a_workers_own_children_import_nothing_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models start processes of their own, such as joblib's; `-P` is the worker's alone, the environment is inherited."""
+    modules, project = tmp_path / "modules", tmp_path / "project"
+    modules.mkdir()
+    project.mkdir()
+    (modules / "parent_session.py").write_text(
+        "import json, subprocess, sys\n"
+        "class Session:\n"
+        "    def __call__(self, job, progress):\n"
+        "        code = 'import json, statistics; print(json.dumps(json.__file__))'\n"
+        "        child = [sys.executable, '-c', code]\n"
+        "        return json.loads(subprocess.run(child, capture_output=True, text=True, check=True).stdout)\n"
+    )
+    for name in ("json", "statistics"):
+        (project / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom nowhere import nothing\n")
+    monkeypatch.setenv("PYTHONPATH", str(modules))
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.chdir(project)
+    (result,) = LocalEngine("parent_session:Session", {}, workers=1, log=tmp_path / "log").run([{"id": "a"}], Silent())
+    assert result.error is None, (tmp_path / "log").read_text()
+    assert not str(result.result).startswith(str(project))
+    assert not (tmp_path / "ran").exists()
