@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli.output import DEFAULT_SYSTEM, Json, console, emit_json, say
+from holdfast.cli.output import DEFAULT_SYSTEM, Json, console, emit_json, plain, say
 
 Assessed = Annotated[Path, typer.Option("--assessment", "-a", help="The assessment that the decision rests on.")]
 Beside = Annotated[Path, typer.Option("--system", help="The system file; decisions are kept beside it.")]
@@ -44,8 +44,6 @@ def decide(
     """Record a decision about a risk. It lapses when the model or the data change, or after its last day."""
     from difflib import get_close_matches
 
-    from rich.markup import escape
-
     from holdfast.assessment.files import read_assessment
     from holdfast.core.errors import ConfigurationError
     from holdfast.risk.decisions import decisions_file, record_decision
@@ -76,15 +74,12 @@ def decide(
     if json:
         emit_json(made)
         return
-    say(f"{made.id}: [bold]{made.choice}[/bold] {escape(made.risk)}, by {escape(made.who)}, until {made.until}")
-    say(f"Recorded in {escape(str(decisions_file(system)))}; it counts from the next assessment on.")
+    say(f"{made.id}: [bold]{made.choice}[/bold] {plain(made.risk)}, by {plain(made.who)}, until {made.until}")
+    say(f"Recorded in {plain(decisions_file(system))}; it counts from the next assessment on.")
 
 
 def decisions(assessment: Assessed = Path("assessment.json"), system: Beside = Path(DEFAULT_SYSTEM), json: Json = False) -> None:
     """List all decisions, which are in force for the assessed model and data, and why others have lapsed."""
-    from datetime import date
-
-    from rich.markup import escape
     from rich.table import Table
 
     from holdfast.assessment.files import read_assessment
@@ -92,7 +87,7 @@ def decisions(assessment: Assessed = Path("assessment.json"), system: Beside = P
 
     recorded = read_decisions(system)
     digests: dict[str, Any] = dict(read_assessment(assessment).digests) if recorded else {}
-    marked = decisions_in_force(recorded, digests.get("served", ""), digests.get("data", ""), date.today())
+    marked = decisions_in_force(recorded, digests.get("served", ""), digests.get("data", ""))
     if json:
         emit_json([decision.model_dump(mode="json") for decision in marked])
         return
@@ -104,5 +99,5 @@ def decisions(assessment: Assessed = Path("assessment.json"), system: Beside = P
         table.add_column(heading, overflow="fold")
     for decision in marked:
         state = "in force" if decision.state == "in force" else f"lapsed: {decision.lapsed_because}"
-        table.add_row(*map(escape, (decision.id, decision.risk, decision.choice, decision.who, decision.until, state)))
+        table.add_row(*map(plain, (decision.id, decision.risk, decision.choice, decision.who, decision.until, state)))
     console().print(table)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.cli.output import Json, emit_json, say
+from holdfast.cli.output import Json, emit_json, plain, say
 
 
 def register(app: typer.Typer) -> None:
@@ -31,14 +31,11 @@ def gate(
     json: Json = False,
 ) -> None:
     """Judge an assessment by a policy: exit 0 pass, 1 breached, 2 wrong usage, 3 inconclusive, 4 integrity failure."""
-    from rich.markup import escape
-
     from holdfast.assessment.files import read_assessment, write_text
     from holdfast.assessment.gate import apply_gate, read_policy
     from holdfast.assessment.integrity import check_current
     from holdfast.reports.junit import render_junit
     from holdfast.reports.sarif import render_sarif
-    from holdfast.reports.text import clean
 
     judged = read_assessment(assessment)
     if system:
@@ -53,10 +50,13 @@ def gate(
         emit_json({**result.model_dump(mode="json"), "verdict": result.verdict})
     else:
         colour = {"pass": "green", "breached": "red", "inconclusive": "yellow"}[result.verdict]
-        about = f"{escape(clean(judged.system.name))}, assessed {escape(clean(judged.created))}"
+        about = f"{plain(judged.system.name)}, assessed {plain(judged.created)}"
         say(f"[bold {colour}]{result.verdict.upper()}[/bold {colour}]  {about}")
         for finding in result.findings:
-            say(f"  {finding.outcome:<13}{escape(finding.rule)}: {escape(clean(finding.message))}")
+            say(f"  {finding.outcome:<13}{plain(finding.rule)}: {plain(finding.message)}")
+        for decision in result.lapsed:
+            about = f"{decision.id} to {decision.choice} {decision.risk} counts no longer: {decision.lapsed_because}"
+            say(f"  lapsed       {plain(about)}")
         if result.waived:
-            say(f"  decided      not judged, because a decision is in force: {', '.join(result.waived)}")
+            say(f"  decided      not judged, because a decision is in force: {plain(', '.join(result.waived))}")
     raise typer.Exit(result.code)
