@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from datetime import date
@@ -290,6 +291,12 @@ def test_hostile_or_wrong_policies_are_one_clear_error(tmp_path: Path, text: str
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=message):
         read_policy(path)
+
+
+def test_a_pipe_in_the_place_of_a_policy_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "policy.yaml")
+    with pytest.raises(ConfigurationError, match="not a file"):
+        read_policy(tmp_path / "policy.yaml")
 
 
 def test_an_edited_assessment_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from holdfast.artifacts.paths import resolve_inside
 from holdfast.core.errors import ConfigurationError, HoldfastError, InvalidModel, UnsafeFile
+from holdfast.core.files import read_file
 
 MOST_BYTES = 4 << 20
 
@@ -50,9 +51,7 @@ def load_code(reference: str, root: Path, trusted: Collection[str], where: str) 
         raise ConfigurationError(f"{reference!r} names no function", where=where, hint="FILE.py:FUNCTION or module:function.")
     from_file = place.endswith(".py")
     path = resolve_inside(root, place, where) if from_file else _module_file(place, where)
-    if path.stat().st_size > MOST_BYTES:
-        raise ConfigurationError(f"{place} is larger than {MOST_BYTES >> 20} MiB", where=where)
-    data = path.read_bytes()
+    data = read_file(path, MOST_BYTES, where=where)
     digest = hashlib.sha256(data).hexdigest()
     if digest not in trusted:
         raise UnsafeFile(

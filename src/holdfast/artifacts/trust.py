@@ -6,19 +6,20 @@ A project cannot vouch for its own files.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from holdfast.core.errors import ConfigurationError
+from holdfast.core.files import open_file, parse_document, write_document
 
+LARGEST = 4 << 20
+"""Bytes of the longest list that is read."""
 DIGEST = re.compile(r"(?:sha256[: ])?([0-9a-fA-F]{64})")
 
 
@@ -70,22 +71,20 @@ class TrustStore:
         Raises:
             ConfigurationError: the list is malformed, or others may write to it.
         """
-        try:
-            status = self.path.stat()
-            text = self.path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        file = open_file(self.path)
+        if file is None:
             return ()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"cannot be read: {error}", where=str(self.path)) from error
+        with file:
+            status = os.fstat(file.fileno())
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ConfigurationError(f"larger than {LARGEST >> 20} MiB", where=str(self.path))
         if hasattr(os, "getuid") and (status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or status.st_uid not in (os.getuid(), 0)):
             raise ConfigurationError(
                 "others may write to the list of trusted files", where=str(self.path), hint=f"Run: chmod 600 {self.path}"
             )
-        try:
-            document = _Document.model_validate_json(text)
-            normal_digests(entry.sha256 for entry in document.files)
-        except ValidationError as error:
-            raise ConfigurationError("not a list of trusted files", where=str(self.path)) from error
+        document = parse_document(content, _Document, "a list of trusted files", self.path)
+        normal_digests(entry.sha256 for entry in document.files)
         return tuple(document.files)
 
     def digests(self, more: Collection[str] = ()) -> frozenset[str]:
@@ -113,18 +112,7 @@ class TrustStore:
         self._write([entry for entry in self.files() if entry != found[0]])
 
     def _write(self, files: list[TrustedFile]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        text = json.dumps(_Document(format=1, files=files).model_dump(), indent=2) + "\n"
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".trusted-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).replace(self.path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_document(self.path, _Document(format=1, files=files), private=True)
 
 
 def default_path() -> Path:

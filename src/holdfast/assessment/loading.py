@@ -28,6 +28,7 @@ from holdfast.artifacts.loading import load_object
 from holdfast.artifacts.paths import resolve_inside
 from holdfast.artifacts.trust import TrustStore
 from holdfast.core.errors import ConfigurationError, InvalidData, InvalidModel
+from holdfast.core.files import read_if_present
 from holdfast.core.tabular import Relation
 from holdfast.core.target import Dataset, DomainSpec, Modality, Model, Recipe, Target
 from holdfast.datasets.joining import join
@@ -37,6 +38,7 @@ from holdfast.models.answers import Context, class_name
 from holdfast.models.loading import model_from_native, model_from_object
 from holdfast.models.recipe import CloneRecipe, FunctionRecipe
 from holdfast.threats.system import DomainSection, ModelSection, System
+from holdfast.threats.yamlfile import Limits
 
 SAMPLE_ROWS = 32
 NATIVE = ("onnx", "xgboost json", "xgboost ubj", "lightgbm")
@@ -74,7 +76,8 @@ def load_target(system: System, file: Path, *, trust: Collection[str] = (), show
     _note_unused_sensitive(parts, datasets, notes)
     context = replace(context, sample=holdout.x[:SAMPLE_ROWS])
     recipe = _load_recipe(system.model, root, trusted, loaded, context)
-    digests = {"model": loaded.digest, "system": _digest(file.read_bytes()) if file.is_file() else ""}
+    described = read_if_present(file, Limits().size)
+    digests = {"model": loaded.digest, "system": "" if described is None else _digest(described)}
     digests |= {name: dataset.digest for name, dataset in datasets.items()}
     digests |= {"recipe": recipe.digest} if recipe else {}
     digests["served"] = _digest(json.dumps([loaded.digest, system.serving.answers], sort_keys=True).encode())

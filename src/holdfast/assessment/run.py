@@ -29,13 +29,13 @@ from typing import Any
 
 import holdfast
 from holdfast.assessment.document import Assessment, DataSummary, SystemSummary
-from holdfast.assessment.files import read_document, write_document
 from holdfast.assessment.loading import load_target
 from holdfast.assessment.plan import Plan, PlannedProbe, make_plan, probes_by_name
 from holdfast.assessment.utility import measure_utility
 from holdfast.core import seeds
 from holdfast.core.errors import CannotMeasure, ConfigurationError, HoldfastError
 from holdfast.core.evidence import Evidence
+from holdfast.core.files import read_document, write_document
 from holdfast.core.probe import Budget
 from holdfast.core.progress import Progress, Silent
 from holdfast.core.target import Dataset, Target

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.core.errors import InvalidData, MissingExtra
+from holdfast.core.files import read_file
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -58,9 +59,7 @@ def read_image_folder(root: Path, source: str) -> ImageFolder:
     size = 0
     for label, file in files:
         where = f"{source}/{label}/{file.name}"
-        if file.stat().st_size > MOST_FILE_BYTES:
-            raise InvalidData(f"larger than {MOST_FILE_BYTES >> 20} MiB", where=where)
-        data = file.read_bytes()
+        data = read_file(file, MOST_FILE_BYTES, error=InvalidData, where=where)
         digests.append(hashlib.sha256(data).hexdigest())
         total.update(f"{label}/{file.name}\0{digests[-1]}\n".encode("utf-8", "surrogateescape"))
         pictures.append(_decode(data, where))

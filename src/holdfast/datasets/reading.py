@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from holdfast.core.errors import ConfigurationError, InvalidData
+from holdfast.core.files import read_file
 from holdfast.datasets.array_files import read_npz
 from holdfast.datasets.description import DataDescription
 from holdfast.datasets.images import read_image_folder
@@ -77,11 +78,7 @@ def read_contents(path: Path, source: str) -> Contents:
     if path.is_dir():
         folder = read_image_folder(path, source)
         return Contents(kind="images", x=folder.x, labels=folder.labels, columns={}, digest=folder.digest)
-    if not path.is_file():
-        raise InvalidData("no such file", where=source)
-    if path.stat().st_size > MOST_BYTES:
-        raise InvalidData(f"larger than {MOST_BYTES >> 30} GiB", where=source)
-    data = path.read_bytes()
+    data = read_file(path, MOST_BYTES, error=InvalidData, where=source)
     digest = hashlib.sha256(data).hexdigest()
     kind = identify_data(data)
     if kind == "npz":

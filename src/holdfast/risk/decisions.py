@@ -9,17 +9,17 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from holdfast.core.errors import ConfigurationError
 from holdfast.core.evidence import Document
+from holdfast.core.files import parse_document, read_if_present, write_document
 from holdfast.risk.register import Decision
 
 FILE = "holdfast-decisions.json"
@@ -57,20 +57,10 @@ def read_decisions(system_file: Path) -> tuple[Decision, ...]:
         ConfigurationError: the file is too large, or is no such file.
     """
     path = decisions_file(system_file)
-    try:
-        if path.stat().st_size > LARGEST:
-            raise ConfigurationError(f"the decisions are larger than {LARGEST // 2**20} MiB", where=str(path))
-        content = path.read_bytes()
-    except FileNotFoundError:
+    content = read_if_present(path, LARGEST)
+    if content is None:
         return ()
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the decisions: {error.strerror}", where=str(path)) from error
-    try:
-        recorded = Decisions.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = "".join(f"{part}." for part in first["loc"]).rstrip(".")
-        raise ConfigurationError(f"these are no decisions: {field} {first['msg']}", where=str(path)) from error
+    recorded = parse_document(content, Decisions, "a list of decisions", path)
     return tuple(decision.model_copy(update={"state": "in force", "lapsed_because": ""}) for decision in recorded.decisions)
 
 
@@ -126,7 +116,7 @@ def record_decision(
             data_digest=data_digest,
             made=made,
         )
-        _write(path, Decisions(decisions=(*recorded, decision)).model_dump_json(indent=1) + "\n")
+        write_document(path, Decisions(decisions=(*recorded, decision)))
     return decision
 
 
@@ -179,22 +169,3 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise ConfigurationError(f"cannot write the decisions: {error.strerror}", where=str(path)) from error
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        part.replace(path)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write the decisions: {error.strerror}", where=str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from holdfast.core.errors import ConfigurationError
 from holdfast.core.evidence import Document
+from holdfast.core.files import read_file
 from holdfast.threats.catalogue import Catalogue, load_catalogue
 from holdfast.threats.yamlfile import Limits, Node, read_yaml, shown
 
@@ -175,8 +176,8 @@ def _add(release: _Release, kind: str, name: str, item: Node, path: Path) -> Non
 def _refuse_pointer(path: Path) -> None:
     """ATLAS-latest.yaml is a link; downloaded raw, it holds nothing but the name of the file it stands for."""
     try:
-        text = path.read_bytes()[:300].decode("utf-8").strip() if path.stat().st_size < 300 else ""
-    except (OSError, ValueError):
+        text = read_file(path, 300).decode("utf-8").strip()
+    except (ConfigurationError, ValueError):
         return
     if re.fullmatch(r"[\w./-]+\.yaml", text):
         raise ConfigurationError(

@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from holdfast.core.errors import ConfigurationError
+from holdfast.core.files import open_file
 
 Scalar = str | int | float | bool | None
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -130,15 +131,13 @@ def read_yaml(path: Path, limits: Limits = Limits()) -> Node:
     """
     name = str(path)
     try:
-        if not path.exists():
+        file = open_file(path)
+        if file is None:
             raise FileMissing("the file does not exist", where=name)
-        if not path.is_file():
-            raise ConfigurationError("this is not a file", where=name)
-        with path.open("rb") as stream:
-            raw = stream.read(limits.size + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(f"the file cannot be read: {reason}", where=repr(name) if "\0" in name else name) from error
+        with file:
+            raw = file.read(limits.size + 1)
+    except OSError as error:
+        raise ConfigurationError(f"the file cannot be read: {error.strerror}", where=name) from error
     return parse_yaml(raw, name, limits)
 
 
