@@ -26,6 +26,7 @@ from holdfast.models.answers import Context
 from holdfast.models.torch import TorchModel
 from holdfast.probes import flips
 from holdfast.probes.evasion import LabelEvasion, ScoreEvasion, WhiteBoxEvasion
+from holdfast.probes.footing import ASKED_TWICE
 from holdfast.probes.surface import chosen_rows, picture, surface
 
 BUDGET = Budget(level="quick", rows=60, queries=120, repeats=1, shadows=1)
@@ -454,3 +455,104 @@ def test_gradients_that_end_at_a_column_of_text_are_not_said_to_be_missing(readi
     assert "end at columns that hold no numbers" in evidence.reason
     assert "no gradients" not in evidence.reason
     assert evidence.strength == "moderate"
+
+
+class Turning:
+    """The table's model until so many rows were answered, or while it is told to turn; then what the test says."""
+
+    access, classes, framework = Access.SCORES, ("0", "1"), "python"
+
+    def __init__(self, model: Any, later: Any, after: float = np.inf) -> None:
+        self.model, self.later, self.after, self.rows, self.turned = model, later, after, 0, False
+
+    def scores(self, x: Any) -> Any:
+        self.rows += len(x)
+        scores = np.asarray(self.model.scores(x))
+        return self.later(scores) if self.turned or self.rows > self.after else scores
+
+    def labels(self, x: Any) -> Any:
+        return self.scores(x).argmax(axis=1)
+
+    def value_and_gradient(self, x: Any, loss: Any) -> Any:
+        raise AssertionError("gradients of a model that has none")
+
+
+def constant(scores: Any) -> Any:
+    return np.tile(np.log([0.9, 0.1]), (len(scores), 1))
+
+
+def some_otherwise(scores: Any) -> Any:
+    return np.where((np.arange(len(scores)) % 20 == 0)[:, None], scores[:, ::-1], scores)
+
+
+@pytest.mark.slow
+@pytest.mark.claim("loop-2")
+@pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("later", [constant, some_otherwise])
+def test_a_model_that_becomes_another_during_the_attack_is_inconclusive_whenever_it_does(
+    probe: Any, later: Any, table: Target
+) -> None:
+    steady = Turning(table.model, later)
+    assert run(probe, replace(table, model=steady)).status == "measured"
+    asked_before = 2 * len(table.holdout) + 4 * ASKED_TWICE
+    originals = len(surface(table, chosen_rows(table.holdout, BUDGET.rows)).originals)
+    for after in (asked_before + originals + 1, asked_before + originals + 700, steady.rows // 2):
+        with pytest.raises(Inconclusive, match="during the attack"):
+            run(probe, replace(table, model=Turning(table.model, later, after)))
+    with pytest.raises(Inconclusive, match=r"same answer to all|during the attack"):
+        run(probe, replace(table, model=Turning(table.model, constant, asked_before)))
+
+
+@pytest.mark.claim("loop-2")
+@pytest.mark.parametrize("batch", [0, 20, 40])
+def test_a_model_that_is_another_for_one_batch_only_is_inconclusive(
+    table: Target, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    model = Turning(table.model, constant)
+
+    class Switch(Silent):
+        def advance(self, step: str, done: int, total: int) -> None:
+            model.turned = done == batch
+
+    monkeypatch.setattr(flips, "ATTACKED_AT_ONCE", 20)
+    monkeypatch.setattr(flips, "_close", closing_steady(model, flips._close))
+    field = surface(table, chosen_rows(table.holdout, 60))
+    with pytest.raises(Inconclusive, match="changed during the attack"):
+        flips.by_queries(model, field, flips.label_walk(field), 40, 3, Switch())
+
+
+def closing_steady(model: Turning, close: Any) -> Any:
+    """The last look at the model, at which it behaves as it did at first."""
+
+    def closed(*told: Any) -> None:
+        model.turned = False
+        close(*told)
+
+    return closed
+
+
+@pytest.mark.claim("loop-2")
+@pytest.mark.parametrize("probe", PROBES)
+def test_copies_of_few_rows_are_no_evidence(probe: Any, table: Target) -> None:
+    right = np.flatnonzero(table.model.labels(table.holdout.x) == table.holdout.y)
+    y = table.holdout.y[right]
+    ten = np.concatenate([right[y == 0][:5], right[y == 1][:5]])
+    copied = table.holdout.take(np.repeat(ten, 60))
+    copied = replace(copied, ids=np.arange(600).astype(str))
+    for clusters in (None, copied.ids):
+        with pytest.raises(Inconclusive, match="only 10 of 600 holdout rows have distinct inputs"):
+            run(probe, replace(table, holdout=replace(copied, clusters=clusters)))
+
+
+@pytest.mark.claim("loop-2")
+def test_copies_among_the_rows_share_a_cluster_and_widen_the_interval(table: Target) -> None:
+    plain = table.holdout.take(np.arange(100))
+    copied = plain.take(np.repeat(np.arange(100), 4))
+    copied = replace(copied, ids=np.char.add(copied.ids, np.tile(["", "b", "c", "d"], 100)))
+    once = run(LabelEvasion, replace(table, holdout=plain), replace(BUDGET, rows=400))
+    evidence = run(LabelEvasion, replace(table, holdout=copied), replace(BUDGET, rows=400))
+    assert all(row.cluster is None for row in once.rows)
+    assert all(row.cluster == row.unit.rstrip("bcd") for row in evidence.rows)
+    assert len(evidence.rows) == 4 * len(once.rows)
+    narrow, wide = (one.metric("clean accuracy") for one in (evidence, once))
+    assert narrow.high - narrow.low >= 0.95 * (wide.high - wide.low)

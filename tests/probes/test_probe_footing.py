@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from made_targets import people
 
 from holdfast.core.errors import Inconclusive
 from holdfast.core.oracle import Access
+from holdfast.core.target import Dataset
 from holdfast.models.answers import Context
 from holdfast.models.python import PythonModel
-from holdfast.probes.footing import footing
+from holdfast.probes.footing import distinct, footing, halves, tied
 
 DATA = people(400, 0)
 DRAW = np.random.default_rng(0)
@@ -45,3 +47,49 @@ def test_a_steady_model_has_footing_even_where_its_scores_move_by_rounding() -> 
     model = served(lambda x: probabilities(x, 1e-9))
     assert model.access is Access.SCORES
     assert footing(model, DATA, rows=30, seed=0).above_floor
+
+
+def copies(rows: int, times: int) -> Dataset:
+    data = DATA.take(np.repeat(np.arange(rows), times))
+    return replace(data, ids=np.arange(len(data)).astype(str))
+
+
+@pytest.mark.claim("loop-2")
+def test_copies_of_few_rows_give_no_footing() -> None:
+    model = served(probabilities)
+    with pytest.raises(Inconclusive, match="only 29 of 290 holdout rows have distinct inputs"):
+        footing(model, copies(29, 10), rows=30, seed=0)
+    assert footing(model, copies(30, 10), rows=30, seed=0)
+
+
+@pytest.mark.claim("loop-2")
+def test_copies_make_no_interval_tighter() -> None:
+    model = served(probabilities)
+    once, often = (footing(model, copies(200, times), rows=30, seed=0) for times in (1, 5))
+    assert often.accuracy.value == once.accuracy.value
+    assert often.accuracy.effective_trials == pytest.approx(200, rel=0.02)
+    assert often.accuracy.low == pytest.approx(once.accuracy.low, abs=0.005)
+
+
+def test_rows_with_the_same_inputs_are_tied_to_the_first_of_them() -> None:
+    data = copies(4, 3)
+    assert tied(data).clusters.tolist() == ["0"] * 3 + ["3"] * 3 + ["6"] * 3 + ["9"] * 3
+    assert tied(DATA) is DATA
+    assert distinct(data.x) == 4
+    assert distinct(data.x.iloc[:0]) == distinct(np.zeros((0, 2, 2))) == 0
+    images = replace(data, x=np.repeat(np.random.default_rng(0).random((4, 1, 3, 3)), 3, axis=0))
+    assert tied(images).clusters.tolist() == tied(data).clusters.tolist()
+
+
+def test_declared_clusters_stay_unless_copies_tie_more_together() -> None:
+    data = copies(4, 3)
+    own = replace(data, clusters=data.ids)
+    assert tied(own).clusters.tolist() == tied(data).clusters.tolist()
+    halved = replace(data, clusters=(np.arange(12) // 6).astype(str))
+    assert tied(halved) is halved
+
+
+def test_halves_keep_copies_together() -> None:
+    own, judged = halves(copies(40, 5), 1)
+    assert not set(own.x["income"]) & set(judged.x["income"])
+    assert len(own) == len(judged) == 100

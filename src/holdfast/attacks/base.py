@@ -6,7 +6,8 @@
 2. lets `perturb` work on the correct ones through an `Oracle` that enforces access and budget;
 3. projects what came back into the domain and asks the model again, outside the attack's budget;
 4. where that failed, falls back to the first row that the oracle itself saw misclassified inside the domain;
-5. reports as success only what the model itself misclassifies inside the domain.
+5. reports as success only what the model itself misclassifies inside the domain;
+6. asks for the unattacked samples once more: a model that now answers them otherwise is not the one that was attacked.
 """
 
 from __future__ import annotations
@@ -22,9 +23,43 @@ from numpy.typing import NDArray
 
 from holdfast.core.arrays import Array, copied
 from holdfast.core.domain import Domain
-from holdfast.core.errors import InvalidData
+from holdfast.core.errors import Inconclusive, InvalidData
 from holdfast.core.oracle import Access, Cost, Oracle, Predictor
 from holdfast.core.seeds import SampleStreams
+
+MOST_CHANGED = 0.02
+"""The share of unattacked samples whose answer may differ after an attack; one sample may in any case."""
+CHANGED_HINT = "Find out whether the model keeps state, limits its callers or answers otherwise under load."
+
+
+def require_unchanged(before: NDArray[Any], after: NDArray[Any]) -> None:
+    """Return if a model answers unattacked samples after an attack as it did before it.
+
+    Args:
+        before, after: (n,) class indices, or other facts of the answers, for the same samples.
+
+    Raises:
+        Inconclusive: more than `MOST_CHANGED` of them differ, and more than one.
+    """
+    changed = int((before != after).sum())
+    if changed > max(1, MOST_CHANGED * len(before)):
+        raise Inconclusive(
+            f"the model's answers changed during the attack: {changed} of {len(before)} unattacked rows were answered otherwise",
+            hint=CHANGED_HINT,
+        )
+
+
+def require_varied(before: NDArray[np.int64], after: NDArray[np.int64]) -> None:
+    """Return if a model that told unattacked samples apart before an attack still does.
+
+    Raises:
+        Inconclusive: it gives them all the same answer now.
+    """
+    if len(np.unique(after)) == 1 < len(np.unique(before)):
+        raise Inconclusive(
+            f"the model turned constant during the attack: all {len(after)} unattacked rows get the same answer now",
+            hint=CHANGED_HINT,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +127,7 @@ class Attack(ABC):
 
         Raises:
             AccessDenied: the model as served gives less than the attack needs.
+            Inconclusive: the model answered NaN, or the unattacked samples otherwise after the attack than before it.
             InvalidData: shapes disagree, or an input is no float array, has NaN, infinities or lies outside the domain.
             InvalidModel: the model answers in a form that nobody can judge.
         """
@@ -108,7 +144,8 @@ class Attack(ABC):
                 hint="Declare domain.low and domain.high in the units that the model takes.",
             )
         judge = Oracle(model, Access.LABELS, len(x), decode=decode)
-        correct = judge.judge(x) == y if len(x) else np.zeros(0, dtype=bool)
+        answers = judge.judge(x) if len(x) else np.zeros(0, dtype=np.int64)
+        correct = answers == y
         active = np.flatnonzero(correct)
         oracle = Oracle(model, self.access, len(active), budget, decode)
         start, labels = x[active], y[active]
@@ -123,6 +160,9 @@ class Attack(ABC):
             success[active[won]] = True
             first = oracle.ledger.queries
             queries[active[won]] = np.where(first < 0, oracle.cost.queries, first)[won]
+            again = judge.judge(x)
+            require_varied(answers, again)
+            require_unchanged(answers, again)
         distance = np.full(len(x), np.nan)
         if success.any():
             distance[success] = np.asarray(domain.distance(x[success], adversarial[success]))

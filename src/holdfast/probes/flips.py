@@ -1,4 +1,8 @@
-"""How evasion attacks are run on a target: which rows, which attacks in which order, and what fell to them."""
+"""How evasion attacks are run on a target: which rows, which attacks in which order, and what fell to them.
+
+The model is asked for all unattacked rows once before the attacks and once after them, in one call each. What an attack
+found on a model that turned constant or began to answer otherwise in between counts for nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.attacks.base import Attack, Outcome
+from holdfast.attacks.base import Attack, Outcome, require_unchanged, require_varied
 from holdfast.attacks.evasion.apgd import APGD
 from holdfast.attacks.evasion.encoded import EncodedDomain, EncodedModel, reads_numbers
 from holdfast.attacks.evasion.hop_skip_jump import HopSkipJump
@@ -62,13 +66,7 @@ def attacked_field(target: Target, model: Model, budget: Budget, seed: int) -> S
         NotApplicable, Unmeasured: nothing may be changed.
     """
     footing(model, target.holdout, rows=FEWEST_ROWS, seed=seed).require_above_floor()
-    field = surface(target, chosen_rows(target.holdout, budget.rows))
-    correct = Oracle(model, Access.LABELS, 0).judge(field.inputs(field.x)) == field.y
-    if correct.sum() < FEWEST_ROWS:
-        raise Inconclusive(
-            f"only {correct.sum()} of {len(field)} rows were handled correctly; {FEWEST_ROWS} are needed to attack"
-        )
-    return field
+    return surface(target, chosen_rows(target.holdout, budget.rows))
 
 
 def by_gradient(target: Target) -> bool:
@@ -119,7 +117,11 @@ def narrow(
     1. All attacks at the largest radius, each on the rows that are left.
     2. What fell is tried at smaller and smaller radii by gradients for as long as it falls; without gradients, one walk from
        the examples that were found makes them as close as it can.
+
+    Raises:
+        Inconclusive: too few rows are handled correctly, or the model answers otherwise after the attacks than before.
     """
+    before = _opening(model, field)
     found = _nothing(field)
     by = np.full(len(field), -1)
     gradient = isinstance(attacks[0], APGD)
@@ -144,6 +146,7 @@ def narrow(
     for radius in radii:
         near = _contains(field.domain.within(radius), field, found, np.arange(len(field)))
         found.capability[near & found.success] = radius
+    _close(model, field, before, found)
     progress.advance("radii", steps, steps)
     return found, by
 
@@ -189,14 +192,59 @@ def _attack(
 
 
 def by_queries(model: Model, field: Surface, attack: Attack, queries: int, seed: int, progress: Progress) -> Findings:
+    """How many queries it takes until each row falls.
+
+    Raises:
+        Inconclusive: too few rows are handled correctly, or the model answers otherwise after the attack than before.
+    """
+    before = _opening(model, field)
     found = _nothing(field)
     for start in range(0, len(field), ATTACKED_AT_ONCE):
         progress.advance("rows", start, len(field))
         rows = np.arange(start, min(start + ATTACKED_AT_ONCE, len(field)))
         _attack(found, model, field, attack, rows, field.domain.radius, queries, seed)
+    _close(model, field, before, found)
     progress.advance("rows", len(field), len(field))
     found.capability = np.where(found.success, found.queries, np.nan)
     return found
+
+
+def _opening(model: Model, field: Surface) -> NDArray[np.int64]:
+    """What the model answers to the attacked rows and to the attacker's own before an attack.
+
+    Raises:
+        Inconclusive: always the same, or too seldom correctly.
+    """
+    before = Oracle(model, Access.LABELS, 0).judge(field.originals)
+    if len(np.unique(before)) < 2:
+        raise Inconclusive(
+            f"the model gives the same answer to all {len(before)} rows at hand; nothing would show if it turned constant",
+            hint="Give more holdout rows of the rare classes, or a larger budget.",
+        )
+    _require_enough(field, before[: len(field)] == field.y)
+    return before
+
+
+def _close(model: Model, field: Surface, before: NDArray[np.int64], found: Findings) -> None:
+    """Return if the attacked model is the one that was asked before.
+
+    Raises:
+        Inconclusive: it answered otherwise in between or does so now, or the attacks saw too few correct answers.
+    """
+    after = Oracle(model, Access.LABELS, 0).judge(field.originals)
+    attacked = slice(len(field))
+    require_varied(before, after)
+    require_unchanged(before, after)
+    require_unchanged(before[attacked], after[attacked])
+    require_unchanged(before[attacked] == field.y, found.correct)
+    _require_enough(field, found.correct)
+
+
+def _require_enough(field: Surface, correct: NDArray[np.bool_]) -> None:
+    if (enough := field.distinct(correct)) < FEWEST_ROWS:
+        raise Inconclusive(
+            f"only {enough} distinct rows of {len(field)} were handled correctly; {FEWEST_ROWS} are needed to attack"
+        )
 
 
 def _nothing(field: Surface) -> Findings:

@@ -1,17 +1,22 @@
 """What a measurement stands on: rows enough, more than one class, and a model that answers differently to different rows
 and alike to the same.
 
+Rows with the same inputs are one piece of evidence: they count once where rows are counted, and share a cluster where an
+interval is made.
+
 A probe whose footing is missing says so. A constant model leaks nothing, cannot be fooled and is copied by one answer;
 none of that says anything about the model that was meant.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.attacks.privacy.separability import row_digests
 from holdfast.core.errors import Inconclusive
 from holdfast.core.evidence import Metric
 from holdfast.core.oracle import Access, Oracle
@@ -70,7 +75,7 @@ def footing(model: Model, holdout: Dataset, *, rows: int, seed: int) -> Footing:
     Args:
         model: as it is served.
         holdout: rows it was not trained on.
-        rows: the fewest that the measurement needs.
+        rows: the fewest distinct ones that the measurement needs.
         seed: decides which rows are looked at when there are many.
 
     Raises:
@@ -81,13 +86,18 @@ def footing(model: Model, holdout: Dataset, *, rows: int, seed: int) -> Footing:
     if len(np.unique(holdout.y)) < 2:
         raise Inconclusive("the holdout rows have a single class")
     seen = some(holdout, MOST_ROWS, seed)
+    if (found := distinct(seen.x)) < rows:
+        raise Inconclusive(
+            f"only {found} of {len(seen)} holdout rows have distinct inputs; this measurement needs at least {rows}",
+            hint="Copies of a row are no further evidence; give other rows.",
+        )
     answers = Oracle(model, Access.LABELS, 0).judge(seen.x)
     if len(np.unique(answers)) < 2:
         raise Inconclusive("the model gives the same answer to every row; a constant model proves nothing")
     if model.access >= Access.SCORES:
         Oracle(model, Access.SCORES, len(seen)).scores(seen.x)
     require_steady(model, holdout, seed)
-    return standing(answers == seen.y, seen.y, seen.clusters)
+    return standing(answers == seen.y, seen.y, tied(seen).clusters)
 
 
 def require_steady(model: Model, data: Dataset, seed: int) -> None:
@@ -133,13 +143,31 @@ def standing(right: NDArray[np.bool_], y: NDArray[np.int64], clusters: NDArray[n
     )
 
 
+def distinct(x: Any) -> int:
+    """How many rows have inputs that no earlier row has."""
+    return len(np.unique(row_digests(x)))
+
+
+def tied(data: Dataset) -> Dataset:
+    """The same rows, those with the same inputs in one cluster, which is named by the first of them.
+
+    Declared clusters stay where they tie rows together more closely than copies do, by the mean size of a row's cluster.
+    """
+    _, first, copies, sizes = np.unique(row_digests(data.x), return_index=True, return_inverse=True, return_counts=True)
+    declared = np.ones(0) if data.clusters is None else np.unique(data.clusters, return_counts=True)[1]
+    if len(sizes) == len(data) or np.sum(declared**2) >= np.sum(sizes**2):
+        return data
+    return replace(data, clusters=data.ids[first][copies])
+
+
 def some(data: Dataset, most: int, seed: int) -> Dataset:
     """At most so many rows, at random, in their order."""
     return data if len(data) <= most else data.take(np.sort(generator(seed, "some").permutation(len(data))[:most]))
 
 
 def halves(data: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-    """Two random halves, whole clusters together: the attacker's own rows, and those on which he is judged."""
+    """Two random halves, whole clusters and copies together: the attacker's own rows, and those on which he is judged."""
+    data = tied(data)
     names, place = np.unique(data.clusters if data.clusters is not None else np.arange(len(data)), return_inverse=True)
     first: NDArray[np.bool_] = (generator(seed, "halves").permutation(np.arange(len(names)) % 2) == 0)[place]
     return data.take(first), data.take(~first)

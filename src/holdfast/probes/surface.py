@@ -26,6 +26,7 @@ from holdfast.core.seeds import derive
 from holdfast.core.table import Table
 from holdfast.core.tabular import Tabular
 from holdfast.core.target import Dataset, Target
+from holdfast.probes.footing import distinct, tied
 
 ARRAY_RADIUS = 0.1
 """Default linf radius for arrays, as a share of the range of valid inputs."""
@@ -45,7 +46,7 @@ class Surface:
         domain: what may be changed.
         decode: from encoded rows to model inputs; None when they are the inputs.
         units: (n,) row ids.
-        clusters: (n,) what correlated rows share; None when they are independent.
+        clusters: (n,) what correlated rows share, copies included; None when they are independent.
         owned, owned_labels: further rows that the attacker may start from, encoded, with their labels.
         budget: the domain in words.
     """
@@ -66,6 +67,15 @@ class Surface:
     def inputs(self, x: Any) -> Any:
         """Encoded rows as the model takes them."""
         return x if self.decode is None else self.decode(x)
+
+    @property
+    def originals(self) -> Any:
+        """The attacked rows and then the attacker's own, as the model takes them."""
+        return self.inputs(self.x if self.owned is None else np.concatenate([self.x, self.owned]))
+
+    def distinct(self, rows: NDArray[np.bool_]) -> int:
+        """How many of the rows have inputs that no earlier one has."""
+        return distinct(self.inputs(self.x[rows]))
 
 
 def chosen_rows(holdout: Dataset, most: int) -> NDArray[np.int64]:
@@ -149,14 +159,15 @@ def _surface(
 ) -> Surface:
     rows = rows[usable[rows]]
     rest = np.setdiff1d(np.flatnonzero(usable), rows)
+    attacked = tied(holdout.take(rows))
     owned = rest[np.argsort([derive(0, "owned", holdout.ids[row]) for row in rest], kind="stable")][:MOST_OWNED]
     return Surface(
         x=encoded[rows],
-        y=holdout.y[rows],
+        y=attacked.y,
         domain=domain,
         decode=decode,
-        units=holdout.ids[rows],
-        clusters=None if holdout.clusters is None else holdout.clusters[rows],
+        units=attacked.ids,
+        clusters=attacked.clusters,
         owned=encoded[owned] if len(owned) else None,
         owned_labels=holdout.y[owned] if len(owned) else None,
         budget=words,
