@@ -15,8 +15,10 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 from holdfast.artifacts.checking import check_file
-from holdfast.artifacts.native import check_lightgbm, check_onnx, check_xgboost_json, check_xgboost_ubj
+from holdfast.artifacts.lightgbm_files import check_lightgbm
+from holdfast.artifacts.onnx_files import check_onnx
 from holdfast.artifacts.ubjson import decode_ubjson
+from holdfast.artifacts.xgboost_files import check_xgboost_json, check_xgboost_ubj
 from holdfast.core.errors import InvalidModel
 
 X, Y = load_iris(return_X_y=True)

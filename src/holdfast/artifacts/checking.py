@@ -19,9 +19,12 @@ from pathlib import Path
 from holdfast.artifacts.allowlist import allowed_uses
 from holdfast.artifacts.archives import torch_pickles, unpack
 from holdfast.artifacts.formats import Format, identify
-from holdfast.artifacts.native import check_lightgbm, check_onnx, check_xgboost_json, check_xgboost_ubj
+from holdfast.artifacts.lightgbm_files import check_lightgbm
+from holdfast.artifacts.onnx_files import check_onnx
 from holdfast.artifacts.pickles import Walk, walk_pickle
+from holdfast.artifacts.xgboost_files import check_xgboost_json, check_xgboost_ubj
 from holdfast.core.errors import InvalidData, InvalidModel, UnsafeFile
+from holdfast.core.files import read_file
 from holdfast.datasets.array_files import array_header
 
 MOST_BYTES = 8 << 30
@@ -98,11 +101,7 @@ def check_file(path: Path, trusted: Collection[str] = ()) -> FileCheck:
         InvalidModel: no such file, too large, malformed, or of a format that is not understood.
     """
     source = path.name
-    if not path.is_file():
-        raise InvalidModel("no such file", where=str(path))
-    if path.stat().st_size > MOST_BYTES:
-        raise InvalidModel(f"larger than {MOST_BYTES >> 30} GiB", where=str(path))
-    data = path.read_bytes()
+    data = read_file(path, MOST_BYTES, error=InvalidModel)
     if not data:
         raise InvalidModel("the file is empty", where=str(path))
     digest = hashlib.sha256(data).hexdigest()

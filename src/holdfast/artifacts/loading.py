@@ -13,6 +13,7 @@ import warnings
 from typing import Any, ClassVar
 
 from holdfast.artifacts.allowlist import allowed_uses, current, key_of
+from holdfast.artifacts.boosters import BoosterGuard
 from holdfast.artifacts.checking import FileCheck, pickle_bytes
 from holdfast.artifacts.objects import check_objects
 from holdfast.artifacts.pickles import WRAPPER
@@ -55,7 +56,10 @@ def load_object(check: FileCheck) -> Any:
 
 def _load_listed(check: FileCheck, stream: io.BytesIO) -> Any:
     inline = WRAPPER.replace(":", ".") in check.globals
-    return (ArrayUnpickler(stream) if inline else ListedUnpickler(stream)).load()
+    guard = BoosterGuard(check.path.name)
+    value = (ArrayUnpickler if inline else ListedUnpickler)(stream, guard).load()
+    guard.lift()
+    return value
 
 
 def _load_trusted(check: FileCheck, stream: io.BytesIO) -> Any:
@@ -108,11 +112,15 @@ def bound_method(value: Any, name: str) -> Any:
 
 
 class ListedUnpickler(pickle.Unpickler):
-    """An unpickler that resolves listed names only."""
+    """An unpickler that resolves listed names only, and boosters as guarded ones."""
+
+    def __init__(self, stream: io.BytesIO, guard: BoosterGuard) -> None:
+        super().__init__(stream)
+        self._guard = guard
 
     def find_class(self, module: str, name: str) -> Any:
         """The global, if it is listed."""
-        return find_listed(module, name)
+        return self._guard.guarded(key_of(module, name), find_listed(module, name))
 
     def persistent_load(self, pid: Any) -> Any:
         """Never.
@@ -135,13 +143,15 @@ class ArrayUnpickler(PythonUnpickler):  # type: ignore[misc]
 
     dispatch: ClassVar[dict[int, Any]] = dict(PythonUnpickler.dispatch)
 
-    def __init__(self, stream: io.BytesIO) -> None:
+    def __init__(self, stream: io.BytesIO, guard: BoosterGuard) -> None:
         super().__init__(stream)
         self._stream = stream
+        self._guard = guard
 
     def find_class(self, module: str, name: str) -> Any:
         """The global, if it is listed; joblib's wrapper as our own."""
-        return InlineArray if key_of(module, name) == WRAPPER else find_listed(module, name)
+        key = key_of(module, name)
+        return InlineArray if key == WRAPPER else self._guard.guarded(key, find_listed(module, name))
 
     def persistent_load(self, pid: Any) -> Any:
         """Never.
@@ -164,7 +174,7 @@ class ArrayUnpickler(PythonUnpickler):  # type: ignore[misc]
 
         dtype, shape = header.dtype, tuple(header.shape)
         if dtype.hasobject:
-            return ArrayUnpickler(self._stream).load()
+            return ArrayUnpickler(self._stream, self._guard).load()
         if getattr(header, "numpy_array_alignment_bytes", None) is not None:
             self._stream.read(self._stream.read(1)[0])
         count = int(np.prod(shape, dtype=np.int64)) if shape else 1

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.artifacts.native import check_lightgbm, check_tree, check_xgboost_ubj
+from holdfast.artifacts.lightgbm_files import check_lightgbm
+from holdfast.artifacts.trees import check_tree
+from holdfast.artifacts.xgboost_files import check_xgboost_ubj
 from holdfast.core.errors import InvalidModel
 
 MOST_OBJECTS = 10_000_000
