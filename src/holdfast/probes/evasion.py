@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,20 +47,28 @@ from holdfast.probes.surface import Surface, changed_cells, picture, surface
 MOST_EXAMPLES = 6
 
 
-class WhiteBoxEvasion:
-    """Evasion by somebody who holds the model."""
+class Evasion:
+    """What the three probes share."""
 
-    id: str = "P-EVA-WB"
-    threats: tuple[str, ...] = ("T-EVA-01",)
-    access: str = "white-box"
+    id: str
+    threats: tuple[str, ...]
+    access: str
 
     def check(self, target: Target) -> None:
-        """Any model can be attacked by its holder; what may be changed must leave something.
+        """Any model that answers; what may be changed must leave something.
 
         Raises:
             NotApplicable, Unmeasured: nothing may be changed.
         """
         surface(target, np.arange(0))
+
+
+class WhiteBoxEvasion(Evasion):
+    """Evasion by somebody who holds the model."""
+
+    id = "P-EVA-WB"
+    threats = ("T-EVA-01",)
+    access = "white-box"
 
     def work(self, target: Target, budget: Budget) -> Work:
         """All losses on each row once; what falls at one radius is tried at the next, mostly in a few steps."""
@@ -73,7 +82,7 @@ class WhiteBoxEvasion:
         """Measure.
 
         Raises:
-            Inconclusive: too few rows, or a model that is no better than a constant answer.
+            Inconclusive: too few rows, a model that is no better than a constant answer, or one that changed meanwhile.
         """
         field = attacked_field(target, target.weights, budget, seed)
         attacks = strongest(target, field)
@@ -103,23 +112,15 @@ class WhiteBoxEvasion:
         )
 
 
-class ScoreEvasion:
-    """Evasion by somebody who sees the scores that the service returns."""
+class ServiceEvasion(Evasion, ABC):
+    """Evasion by somebody who only asks the service."""
 
-    id: str = "P-EVA-SCORE"
-    threats: tuple[str, ...] = ("T-EVA-02",)
-    access: str = "scores"
+    answers: str
+    """What the attack reads."""
 
-    def check(self, target: Target) -> None:
-        """The service must return scores.
-
-        Raises:
-            NotApplicable: it returns labels only, or nothing may be changed.
-            Unmeasured: nothing can be changed within the radius.
-        """
-        if target.model.access < Access.SCORES:
-            raise NotApplicable("the service returns labels only, so no score can guide an attacker")
-        surface(target, np.arange(0))
+    @abstractmethod
+    def attack(self, field: Surface) -> Attack:
+        """The attack by these answers."""
 
     def work(self, target: Target, budget: Budget) -> Work:
         """At most the query budget for each row."""
@@ -130,13 +131,13 @@ class ScoreEvasion:
 
         Raises:
             NotApplicable: as for `check`.
-            Inconclusive: too few rows, or a model that is no better than a constant answer.
+            Inconclusive: too few rows, a model that is no better than a constant answer, or one that changed meanwhile.
         """
         self.check(target)
         field = attacked_field(target, target.model, budget, seed)
-        attack = score_search(field)
-        how = _described([attack], field)
+        attack = self.attack(field)
         found = by_queries(target.model, field, attack, budget.queries, seed, progress)
+        most = f"with at most {budget.queries}"
         return _evidence(
             self,
             target,
@@ -147,57 +148,50 @@ class ScoreEvasion:
             axis="queries",
             tested=budget.queries,
             strength="moderate",
-            method=f"{how} with at most {budget.queries} queries a row, on the service's scores; {field.budget}",
-            findings=[_headline(found, f"with at most {budget.queries} queries each, within the {field.budget}")],
+            method=f"{_described([attack], field)} {most} queries a row, on the service's {self.answers}; {field.budget}",
+            findings=[_headline(found, f"{most} queries each, within the {field.budget}")],
         )
 
 
-class LabelEvasion:
-    """Evasion by somebody who sees nothing but the decision."""
+class ScoreEvasion(ServiceEvasion):
+    """Evasion by somebody who sees the scores that the service returns."""
 
-    id: str = "P-EVA-LABEL"
-    threats: tuple[str, ...] = ("T-EVA-03",)
-    access: str = "label"
+    id = "P-EVA-SCORE"
+    threats = ("T-EVA-02",)
+    access = "scores"
+    answers = "scores"
 
     def check(self, target: Target) -> None:
-        """Any model that answers; what may be changed must leave something.
+        """The service must return scores.
 
         Raises:
-            NotApplicable, Unmeasured: nothing may be changed.
+            NotApplicable: it returns labels only, or nothing may be changed.
+            Unmeasured: nothing can be changed within the radius.
         """
-        surface(target, np.arange(0))
+        if target.model.access < Access.SCORES:
+            raise NotApplicable("the service returns labels only, so no score can guide an attacker")
+        super().check(target)
 
-    def work(self, target: Target, budget: Budget) -> Work:
-        """The query budget for each row."""
-        return Work(predictions=min(budget.rows, len(target.holdout)) * budget.queries)
+    def attack(self, field: Surface) -> Attack:
+        """By scores."""
+        return score_search(field)
 
-    def run(self, target: Target, budget: Budget, seed: int, progress: Progress) -> Evidence:
-        """Measure.
 
-        Raises:
-            Inconclusive: too few rows, or a model that is no better than a constant answer.
-        """
-        field = attacked_field(target, target.model, budget, seed)
-        attack = label_walk(field)
-        how = _described([attack], field)
-        found = by_queries(target.model, field, attack, budget.queries, seed, progress)
-        return _evidence(
-            self,
-            target,
-            target.model,
-            field,
-            found,
-            seed,
-            axis="queries",
-            tested=budget.queries,
-            strength="moderate",
-            method=f"{how} with at most {budget.queries} queries a row, on the service's labels; {field.budget}",
-            findings=[_headline(found, f"with at most {budget.queries} label queries each, within the {field.budget}")],
-        )
+class LabelEvasion(ServiceEvasion):
+    """Evasion by somebody who sees nothing but the decision."""
+
+    id = "P-EVA-LABEL"
+    threats = ("T-EVA-03",)
+    access = "label"
+    answers = "labels"
+
+    def attack(self, field: Surface) -> Attack:
+        """By labels."""
+        return label_walk(field)
 
 
 def _evidence(
-    probe: WhiteBoxEvasion | ScoreEvasion | LabelEvasion,
+    probe: Evasion,
     target: Target,
     model: Model,
     field: Surface,
