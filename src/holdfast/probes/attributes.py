@@ -20,7 +20,7 @@ from holdfast.core.progress import Progress
 from holdfast.core.seeds import derive
 from holdfast.core.statistics import CONFIDENCE, PairedChange, paired_change, rate
 from holdfast.core.target import Dataset, Target
-from holdfast.probes.footing import footing, halves, served_access, share, some
+from holdfast.probes.footing import distinct, footing, halves, served_access, share, some, tied
 
 FEWEST_ROWS = 200
 FEWEST_VICTIMS = 50
@@ -82,7 +82,7 @@ class AttributeInference:
         own, others = halves(target.holdout, derive(seed, "attacker"))
         own = some(own, MOST_SAMPLE, seed)
         others = some(others, _most(budget), seed)
-        victims = others if target.train is None else some(target.train, _most(budget), seed)
+        victims = others if target.train is None else tied(some(target.train, _most(budget), seed))
         columns, gains, skipped, queries = _columns(target), [], [], 0
         for index, column in enumerate(columns):
             progress.advance("sensitive columns", index, len(columns))
@@ -140,8 +140,8 @@ def _measure(
     def guess(data: Dataset) -> tuple[Dataset, Guesses, NDArray[np.bool_]]:
         nonlocal queries
         known = data.take(attack.candidates.codes(data.x) >= 0)
-        if len(known) < FEWEST_VICTIMS:
-            raise Inconclusive(f"only {len(known)} records have a value of {column!r} to guess")
+        if (found := distinct(known.x)) < FEWEST_VICTIMS:
+            raise Inconclusive(f"only {found} distinct records have a value of {column!r} to guess")
         oracle = Oracle(target.model, access, len(known), candidates)
         guesses = attack.guess(oracle, known)
         queries += int(oracle.cost.queries.sum())

@@ -24,7 +24,7 @@ from holdfast.core.progress import Progress
 from holdfast.core.seeds import derive
 from holdfast.core.statistics import CONFIDENCE, paired_change, rate
 from holdfast.core.target import Dataset, Target
-from holdfast.probes.footing import footing, percent, some, standing
+from holdfast.probes.footing import footing, percent, some, standing, tied
 
 HARM = 0.02
 """Points of accuracy or mean recall lost from which a run counts as harmed."""
@@ -83,7 +83,7 @@ class LabelFlipping:
         footing(target.model, target.holdout, rows=FEWEST_ROWS, seed=seed).require_above_floor()
         if len(train) < FEWEST_TRAINING or len(np.unique(train.y)) < 2:
             raise Inconclusive(f"{len(train)} training rows of {len(np.unique(train.y))} classes; too few to flip shares of")
-        judged = some(target.holdout, MOST_JUDGED, seed)
+        judged = tied(some(target.holdout, MOST_JUDGED, seed))
         strategies, shares = _scope(budget)
         confidence = out_of_fold(train, seed=derive(seed, "confidence")) if "confident" in strategies else None
         total, done = budget.repeats * (2 + len(strategies) * len(shares)), 0

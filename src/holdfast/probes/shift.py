@@ -38,7 +38,7 @@ from holdfast.probes.corruptions import (
     table_corruptions,
     with_hole,
 )
-from holdfast.probes.footing import MOST_ROWS, footing, share, some
+from holdfast.probes.footing import MOST_ROWS, distinct, footing, share, some, tied
 from holdfast.probes.surface import chosen_rows
 
 FEWEST_ROWS = 20
@@ -83,11 +83,11 @@ class NaturalShift:
         ground = footing(target.model, target.holdout, rows=FEWEST_ROWS, seed=seed)
         ground.require_above_floor()
         rows = target.holdout.take(chosen_rows(target.holdout, budget.rows))
-        rows = rows.take(np.asarray(_finite(rows.x)))
+        rows = tied(rows.take(np.asarray(_finite(rows.x))))
         model = _Asked(target.model)
         correct = model.labels(rows.x) == rows.y
-        if correct.sum() < FEWEST_ROWS:
-            raise Inconclusive(f"only {correct.sum()} of {len(rows)} rows were handled correctly; {FEWEST_ROWS} are needed")
+        if (enough := distinct(rows.take(correct).x)) < FEWEST_ROWS:
+            raise Inconclusive(f"only {enough} distinct rows of {len(rows)} were handled correctly; {FEWEST_ROWS} are needed")
         kinds, findings = _kinds(target, model, rows)
         flips, metrics, failures = _flips(target.model, model, rows, kinds, seed, progress)
         groups, below = _subpopulations(target, model, seed)
@@ -216,7 +216,7 @@ def _calibration(model: Model, x: Any, y: NDArray[np.int64], group: str) -> list
 def _subpopulations(target: Target, model: _Asked, seed: int) -> tuple[list[Metric], list[str]]:
     """Accuracy of the worst subpopulations; intervals by Bonferroni over all of them."""
     data = some(target.holdout, MOST_ROWS, seed)
-    data = data.take(np.asarray(_finite(data.x)))
+    data = tied(data.take(np.asarray(_finite(data.x))))
     right = model.labels(data.x) == data.y
     frames = [data.groups] if data.groups is not None else []
     frames += [data.x.drop(columns=[c for f in frames for c in f.columns if c in data.x.columns])] if data.is_table else []
