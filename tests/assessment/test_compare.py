@@ -553,7 +553,7 @@ def run_cli(tmp_path, *arguments):
 
 @pytest.fixture
 def files(tmp_path):
-    from holdfast.assessment.files import write_document
+    from holdfast.core.files import write_document
 
     before = assessment(evidence("P-EVA-LABEL", outcomes(40, 30)), risks=(risk("a", 100.0),))
     hostile = "\x1b[31m[bold red]withheld[/bold red]\u202e"

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.assessment.document import Assessment, SystemSummary, Utility
-from holdfast.assessment.files import read_assessment, write_document
+from holdfast.assessment.files import read_assessment
 from holdfast.assessment.gate import Policy, ThreatRule, apply_gate, read_policy
 from holdfast.core.errors import ConfigurationError, IntegrityFailure
 from holdfast.core.evidence import Evidence, Row
+from holdfast.core.files import write_document
 from holdfast.risk.register import Decision, Loss, Risk, RiskRegister
 from holdfast.threats.derivation import Threat
 

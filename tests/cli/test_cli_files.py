@@ -12,14 +12,17 @@ import pytest
 
 COMMANDS = {
     "gate, assessment": "gate PIPE --policy policy.yaml",
-    "compare, before": "compare PIPE assessment.json",
+    "compare": "compare PIPE PIPE",
     "report": "report PIPE",
     "decisions": "decisions --assessment PIPE --system holdfast.yaml",
     "decisions, beside a system file": "decisions --assessment assessment.json --system folder/holdfast.yaml",
     "assess": "assess PIPE",
     "threats": "threats PIPE",
     "init, model": "init PIPE data.csv --yes --output new.yaml",
+    "init, data": "init model.joblib PIPE --yes --output new.yaml",
     "trust, model": "trust PIPE",
+    "trust, code": "trust PIPE.py",
+    "harden": "harden answers PIPE",
 }
 
 FIELDS = ("id", "risk", "who", "model_digest", "data_digest", "made")
@@ -29,12 +32,14 @@ DECISION = {**dict.fromkeys(FIELDS, "x"), "choice": "accept", "until": "2999-01-
 @pytest.mark.claim("loop-10")
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_a_pipe_is_refused_at_once(tmp_path: Path, command: str) -> None:
-    os.mkfifo(tmp_path / "PIPE")
+    for name in ("PIPE", "PIPE.py"):
+        os.mkfifo(tmp_path / name)
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "folder" / "holdfast-decisions.json")
     (tmp_path / "holdfast-decisions.json").write_text(json.dumps({"decisions": [DECISION]}))
-    for name in ("policy.yaml", "assessment.json", "data.csv", "holdfast.yaml"):
+    for name in ("policy.yaml", "assessment.json", "model.joblib", "holdfast.yaml"):
         (tmp_path / name).write_text("")
+    (tmp_path / "data.csv").write_text("a,b\n1,2\n")
     done = subprocess.run(
         [sys.executable, "-m", "holdfast.cli.main", *command.split()],
         cwd=tmp_path,

@@ -122,8 +122,8 @@ def test_writers_at_the_same_time_lose_nothing(file: Path) -> None:
 
 def test_the_commands_record_and_list(file: Path, system: Any, threat: Any, evidence: Any) -> None:
     from holdfast.assessment.document import Assessment, SystemSummary
-    from holdfast.assessment.files import write_document
     from holdfast.cli.decide import register
+    from holdfast.core.files import write_document
     from holdfast.risk.quantification import quantify
 
     typer = pytest.importorskip("typer")

@@ -67,9 +67,9 @@ def assess(
     json: Json = False,
 ) -> None:
     """Attack the model, quantify the risks, and write the assessment."""
-    from holdfast.assessment.files import write_document, write_text
     from holdfast.assessment.run import prepare
     from holdfast.cli.progress import Watcher
+    from holdfast.core.files import write_document, write_text
 
     started = time.monotonic()
     run = prepare(Path(system), budget=budget, seed=seed, only=only, workers=workers, trust=trust or (), show_values=show_values)

@@ -31,9 +31,10 @@ def gate(
     json: Json = False,
 ) -> None:
     """Judge an assessment by a policy: exit 0 pass, 1 breached, 2 wrong usage, 3 inconclusive, 4 integrity failure."""
-    from holdfast.assessment.files import read_assessment, write_text
+    from holdfast.assessment.files import read_assessment
     from holdfast.assessment.gate import apply_gate, read_policy
     from holdfast.assessment.integrity import check_current
+    from holdfast.core.files import write_text
     from holdfast.reports.junit import render_junit
     from holdfast.reports.sarif import render_sarif
 

@@ -74,10 +74,10 @@ def retrain(
     """Train the model again with larger leaves, early stopping or a stronger penalty, chosen on the training rows alone."""
     import joblib
 
-    from holdfast.assessment.files import write_bytes
     from holdfast.assessment.loading import load_target
     from holdfast.cli.progress import Watcher
     from holdfast.core.errors import ConfigurationError
+    from holdfast.core.files import write_bytes
     from holdfast.core.progress import Silent
     from holdfast.hardening import retraining
     from holdfast.threats.reader import read_system
@@ -161,6 +161,7 @@ def _strength(text: str) -> float | None:
 
 def _new_file(system: Path, output: Path | None, force: bool) -> Path:
     from holdfast.core.errors import ConfigurationError
+    from holdfast.core.files import open_file
 
     new = output or system.with_name(f"{system.stem}-hardened.yaml")
     if new.parent.resolve() != system.parent.resolve():
@@ -171,22 +172,28 @@ def _new_file(system: Path, output: Path | None, force: bool) -> Path:
         )
     if new.exists() and new.resolve() == system.resolve():
         raise ConfigurationError("the old system file is never overwritten", where=str(new), hint="Choose another --output.")
-    if new.exists() and not force and not new.read_text(encoding="utf-8", errors="replace").startswith(MARK):
-        raise ConfigurationError("the file exists and holdfast harden did not write it", where=str(new), hint="Use --force.")
+    old = open_file(new)
+    if old is not None:
+        with old:
+            ours = old.read(len(MARK)) == MARK.encode()
+        if not ours and not force:
+            raise ConfigurationError("the file exists and holdfast harden did not write it", where=str(new), hint="Use --force.")
     return new
 
 
 def _revised(system: Path, changes: Mapping[tuple[str, ...], Any], control: str, what: str) -> str:
+    from holdfast.core.files import read_file
     from holdfast.hardening.system_file import revise
+    from holdfast.threats.yamlfile import Limits
 
-    old = system.read_text(encoding="utf-8").removeprefix("\ufeff")
+    old = read_file(system, Limits().size).decode("utf-8-sig")
     return f"{MARK} from {_line(system.name)}: {_line(what)}.\n" + revise(old, changes, {("controls",): [control]})
 
 
 def _write_system(new: Path, text: str) -> None:
     """Write the file; if it does not read as a system file, it is removed again."""
-    from holdfast.assessment.files import write_text
     from holdfast.core.errors import HoldfastError
+    from holdfast.core.files import write_text
     from holdfast.threats.reader import read_system
 
     write_text(new, text)

@@ -35,8 +35,9 @@ def report(
     from pathlib import Path
 
     from holdfast.assessment.comparison import Comparison
-    from holdfast.assessment.files import read_assessment, read_document, write_bytes, write_text
+    from holdfast.assessment.files import read_assessment
     from holdfast.core.errors import ConfigurationError
+    from holdfast.core.files import read_document, write_bytes, write_text
     from holdfast.reports.outline import summary
 
     if Path(assessment).suffix.lower() in (".yaml", ".yml"):

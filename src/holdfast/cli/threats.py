@@ -212,7 +212,7 @@ def _document(content: dict[str, Any], output: Path | None) -> None:
 
 def _text(text: str, output: Path | None) -> None:
     if output:
-        from holdfast.assessment.files import write_text
+        from holdfast.core.files import write_text
 
         write_text(output, text)
     else:

@@ -86,11 +86,10 @@ def _look(path: Path) -> tuple[str, str, list[str], list[str]]:
     if path.suffix == ".py":
         import hashlib
 
-        from holdfast.core.errors import ConfigurationError
+        from holdfast.artifacts.code import MOST_BYTES
+        from holdfast.core.files import read_file
 
-        if not path.is_file():
-            raise ConfigurationError("no such file", where=str(path))
-        return "Python code", hashlib.sha256(path.read_bytes()).hexdigest(), [], ["all of its code"]
+        return "Python code", hashlib.sha256(read_file(path, MOST_BYTES)).hexdigest(), [], ["all of its code"]
     from holdfast.artifacts.checking import check_file
 
     check = check_file(path)
