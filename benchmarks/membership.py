@@ -2,9 +2,10 @@
 
 UCI Adult, 6,000 rows in and 6,000 out, drawn at random; a random forest that memorises (leaf 1) and three regularised ones,
 all scikit-learn pipelines on the raw columns. The attack is the probe's own: its gate, signals, shadow models and judgement. The
-claim is held at leaf 70. Leaf 50 was tried first and fell short at seed 11, where the difficulty-calibrated attack still tells
+claim is held at leaf 70. Leaf 50 was tried first and fell short at seed 11, where the difficulty-calibrated attack still told
 some members; it stays in the table, as does leaf 100, which costs more than it buys. Seed 13 was drawn after leaf 70 was
-chosen, and seed 17 after the interval of `identify` took its present form, whose coverage `benchmarks/intervals.py` measures.
+chosen. Seed 17 was drawn after the interval of `identify` took its present form, whose coverage `benchmarks/intervals.py`
+measures; the attack's gate refused that split, as it refuses up to one random split in forty, and seed 19 came next.
 CPU time is that of this process and its children, shadow training included; every check takes the worst seed.
 """
 
@@ -40,7 +41,7 @@ CLASSES = ("<=50K", ">50K")
 SIDE, SHADOWS, TREES = 6000, 12, 100
 LEAVES = (1, 50, 70, 100)
 CLAIMED_LEAF = 70
-SEEDS = (7, 11, 13, 17)
+SEEDS = (7, 11, 13, 19)
 
 
 @dataclass(frozen=True)
