@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from holdfast.attacks.privacy.attributes import FieldGuesser
-from holdfast.core.errors import CannotMeasure, NotApplicable, Unmeasured
+from holdfast.core.errors import CannotMeasure, Inconclusive, NotApplicable, Unmeasured
 from holdfast.core.oracle import Access
 from holdfast.core.probe import Budget, Probe
 from holdfast.core.progress import Silent
@@ -165,3 +165,10 @@ def test_without_training_rows_holdout_rows_are_guessed(target):
     assert {row.unit for row in evidence.rows} <= set(target.holdout.ids)
     assert "memory of people cannot show" in evidence.reason
     assert attributes.AttributeInference().work(replace(target, train=None), BUDGET).predictions > 0
+
+
+@pytest.mark.claim("loop-2")
+def test_copies_of_few_records_are_no_victims(target):
+    forty = target.train.take(np.repeat(np.arange(40), 20))
+    with pytest.raises(Inconclusive, match="only 40 distinct records"):
+        AttributeInference().run(replace(target, train=replace(forty, ids=np.arange(800).astype(str))), BUDGET, 0, Silent())

@@ -149,3 +149,18 @@ def test_what_cannot_be_measured_says_why(fragile):
         with pytest.raises(CannotMeasure) as refused:
             probe.run(broken, QUICK, 0, Silent())
         assert refused.value.status == "inconclusive"
+
+
+@pytest.mark.claim("loop-2")
+def test_copies_of_rows_prove_no_harm_that_the_rows_do_not(fragile):
+    once = fragile.holdout.take(np.arange(250))
+    often = once.take(np.repeat(np.arange(250), 4))
+    often = replace(often, ids=np.arange(1000).astype(str))
+    lost = [
+        LabelFlipping()
+        .run(replace(fragile, holdout=data), replace(QUICK, repeats=1), 0, Silent())
+        .metric("accuracy lost at 10 % flipped", "strategy: random")
+        for data in (once, often)
+    ]
+    assert lost[0].value == lost[1].value
+    assert lost[1].low == pytest.approx(lost[0].low, abs=0.01)

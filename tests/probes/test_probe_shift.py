@@ -230,3 +230,14 @@ def test_pictures_are_told_from_other_arrays() -> None:
     assert picture_axes((3, 8, 9)) == (2, 3)
     assert picture_axes((8, 9, 3)) == (1, 2)
     assert picture_axes((64,)) == picture_axes((2, 5)) == picture_axes((5, 5, 5)) == ()
+
+
+@pytest.mark.claim("loop-2")
+def test_copies_share_a_cluster_and_make_nothing_enough(table: Target) -> None:
+    few = table.holdout.take(np.arange(60))
+    copied = few.take(np.repeat(np.arange(60), 4))
+    copied = replace(copied, ids=np.arange(240).astype(str))
+    evidence = run(replace(table, holdout=copied), replace(BUDGET, rows=240))
+    assert len({row.cluster for row in evidence.rows}) == len(evidence.rows) / 4
+    with pytest.raises(Inconclusive, match="distinct"):
+        run(replace(table, holdout=copied), replace(BUDGET, rows=20))
