@@ -17,7 +17,7 @@ ATOMS = (str, bytes, bytearray, int, float, complex, bool, type(None), np.generi
 
 
 def check_objects(value: Any, source: str) -> None:
-    """Refuse trees, histogram predictors, support vectors and neighbour trees that point outside their own arrays.
+    """Refuse trees, histogram predictors, support vectors, neighbour trees and sparse matrices that point outside their arrays.
 
     Raises:
         InvalidModel: as above.
@@ -61,6 +61,8 @@ def _check_owner(estimator: Any, source: str) -> None:
 
 
 def _check_tree(tree: Any, source: str) -> None:
+    if not 1 <= tree.node_count <= tree.capacity:
+        raise InvalidModel("a tree of another number of nodes than it states", where=source)
     left, right = np.asarray(tree.children_left), np.asarray(tree.children_right)
     features = np.asarray(tree.feature)[left >= 0]
     if ((left < 0) != (right < 0)).any() or (features.size and (features.min() < 0 or features.max() >= tree.n_features)):
@@ -87,27 +89,74 @@ def _check_histogram(estimator: Any, source: str) -> None:
 
 
 def _check_support_vectors(machine: Any, source: str) -> None:
-    counts = np.asarray(getattr(machine, "_n_support", ()))
-    if not counts.size:
+    """libsvm takes every length from another array: counts, coefficients, intercepts and vectors have to agree."""
+    held = vars(machine)
+    if "_n_support" not in held:
         return
-    vectors = machine.support_vectors_.shape[0]
-    machines = np.asarray(machine._dual_coef_.shape) if hasattr(machine, "_dual_coef_") else np.array([0, vectors])
-    classes = len(machine.classes_) if hasattr(machine, "classes_") else 2
-    if not machine._sparse and machine.kernel != "precomputed":
-        widths = {machine.support_vectors_.shape[1], machine.n_features_in_, machine.shape_fit_[1]}
-        if len(widths) != 1:
-            raise InvalidModel("support vectors of another width than the inputs", where=source)
-    fits = len(counts) == classes and counts.min() >= 0 and int(counts.sum()) == vectors == len(machine.support_)
-    if not fits or machines[1] != vectors or machines[0] != classes - 1:
+    counts, coefficients = np.asarray(machine._n_support), machine._dual_coef_
+    precomputed = machine.kernel == "precomputed" or callable(machine.kernel)
+    vectors = len(machine.support_) if precomputed else machine.support_vectors_.shape[0]
+    one = not hasattr(machine, "classes_")
+    classes = 2 if one else len(machine.classes_)
+    pairs = classes * (classes - 1) // 2
+    supported = int(counts[0]) if one and counts.size else int(counts.sum())
+    fits = (
+        "_impl" not in held
+        and counts.shape == (classes,)
+        and counts.min() >= 0
+        and vectors == supported == len(machine.support_)
+        and tuple(coefficients.shape) == (classes - 1, vectors)
+        and np.shape(machine._intercept_) == (pairs,)
+        and {len(machine._probA), len(machine._probB)} in ({0}, {pairs}, {2})
+    )
+    if not fits or (len(machine._probA) not in (0, pairs) and not one):
+        raise InvalidModel("support vectors that do not fit their counts", where=source)
+    if precomputed:
+        fitted = held.get("_BaseLibSVM__Xfit")
+        rows = int(machine.shape_fit_[0]) if fitted is None else min(int(machine.shape_fit_[0]), fitted.shape[0])
+        if vectors and not 0 <= np.min(machine.support_) <= np.max(machine.support_) < rows:
+            raise InvalidModel("support vectors that point outside the training rows", where=source)
+    elif len({machine.support_vectors_.shape[1], machine.n_features_in_, machine.shape_fit_[1]}) != 1:
+        raise InvalidModel("support vectors of another width than the inputs", where=source)
+    if machine._sparse and (coefficients.nnz != (classes - 1) * vectors or len(coefficients.data) != coefficients.nnz):
         raise InvalidModel("support vectors that do not fit their counts", where=source)
 
 
 def _check_neighbours(tree: Any, source: str) -> None:
-    data, index, nodes, _ = tree.get_arrays()
-    points = len(data)
-    spans_fit = nodes["idx_start"].min(initial=0) >= 0 and nodes["idx_end"].max(initial=0) <= points
-    if len(index) != points or (points and (index.min() < 0 or index.max() >= points)) or not spans_fit:
+    points, index, nodes, bounds, _, _, count, *_, metric, _ = tree.__getstate__()
+    size = len(points)
+    inner = np.flatnonzero(nodes["is_leaf"] == 0)
+    spans = nodes["idx_start"].min(initial=0) >= 0 and nodes["idx_end"].max(initial=0) <= size
+    fits = size and len(index) == size and index.min() >= 0 and index.max() < size and spans and len(nodes) == count > 0
+    sides = 2 if type(tree).__name__.startswith("KD") else 1
+    if not fits or np.shape(bounds) != (sides, count, points.shape[1]) or (2 * inner + 2 >= count).any():
         raise InvalidModel("a neighbour tree that points outside its data", where=source)
+    if metric is None:
+        raise InvalidModel("a neighbour tree without a metric", where=source)
+
+
+def _check_sparse(matrix: Any, source: str) -> None:
+    """Compiled products and conversions follow the indices of a sparse matrix wherever they point."""
+    try:
+        if matrix.format == "coo":
+            fits = all(
+                len(place) == len(matrix.data) and (not len(place) or (place.min() >= 0 and place.max() < size))
+                for place, size in zip(matrix.coords, matrix.shape, strict=True)
+            )
+        elif matrix.format == "dia":
+            fits = matrix.data.ndim == 2 and matrix.offsets.shape == matrix.data.shape[:1] and min(matrix.shape) >= 0
+        elif matrix.format == "lil":
+            rows = zip(matrix.rows, matrix.data, strict=True)
+            fits = len(matrix.rows) == matrix.shape[0] and all(
+                len(row) == len(values) and all(0 <= place < matrix.shape[1] for place in row) for row, values in rows
+            )
+        else:
+            matrix.check_format(full_check=True)
+            fits = True
+    except (ValueError, TypeError, AttributeError, IndexError) as error:
+        raise InvalidModel(f"a malformed sparse matrix: {error}", where=source) from error
+    if not fits:
+        raise InvalidModel("a sparse matrix that points outside itself", where=source)
 
 
 def _check_xgboost(booster: Any, source: str) -> None:
@@ -120,8 +169,12 @@ def _check_lightgbm(booster: Any, source: str) -> None:
 
 CHECKS: dict[str, Any] = {
     "sklearn.tree._tree.Tree": _check_tree,
-    "sklearn.svm._classes.SVC": _check_support_vectors,
-    "sklearn.svm._classes.NuSVC": _check_support_vectors,
+    **{f"sklearn.svm._classes.{name}": _check_support_vectors for name in ("SVC", "NuSVC", "SVR", "NuSVR", "OneClassSVM")},
+    **{
+        f"scipy.sparse._{form}.{form}_{kind}": _check_sparse
+        for form in ("csr", "csc", "bsr", "coo", "dia", "lil")
+        for kind in ("matrix", "array")
+    },
     "sklearn.neighbors._kd_tree.KDTree": _check_neighbours,
     "sklearn.neighbors._ball_tree.BallTree": _check_neighbours,
     "xgboost.core.Booster": _check_xgboost,
