@@ -76,3 +76,10 @@ def test_a_new_assessment_never_destroys_an_old_one(tmp_path: Path) -> None:
 def test_the_published_schema_is_the_documents(pytestconfig: pytest.Config) -> None:
     published = pytestconfig.rootpath / "schemas" / "assessment.schema.json"
     assert json.loads(published.read_text()) == Assessment.model_json_schema()
+
+
+@pytest.mark.parametrize("name", ["assessment", "system"])
+def test_schemas_are_named_by_what_they_are_and_not_by_a_place(pytestconfig: pytest.Config, name: str) -> None:
+    schema = json.loads((pytestconfig.rootpath / "schemas" / f"{name}.schema.json").read_text())
+    assert schema["$id"] == f"urn:holdfast:schema:{name}:1"
+    assert "://" not in json.dumps({key: value for key, value in schema.items() if key != "$schema"})

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from holdfast.core.evidence import Document, Evidence, Finite
 from holdfast.risk.register import Decision, RiskRegister
@@ -108,6 +108,10 @@ class Assessment(Document):
         personal_values: whether the user opted in to values in examples.
         seal: SHA-256 of the document without the seal; it shows damage and careless edits, not a forger.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:holdfast:schema:assessment:1"}
+    )
 
     format: Literal["holdfast-assessment/1"] = SCHEMA
     created: str

@@ -7,7 +7,7 @@ from typing import Any
 from holdfast.threats.catalogue import load_catalogue
 from holdfast.threats.system import FACT_FIELDS, System
 
-IDENTIFIER = "https://holdfast.example/schemas/system.schema.json"
+IDENTIFIER = "urn:holdfast:schema:system:1"
 
 
 def system_schema() -> dict[str, Any]:
