@@ -27,21 +27,31 @@ def compare(
     before: Annotated[Path, typer.Argument(help="The assessment before the change.")],
     after: Annotated[Path, typer.Argument(help="The assessment after it.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the comparison as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the HTML report of the second, with the comparison in it.")] = None,
     json: Json = False,
 ) -> None:
     """Compare two assessments on the same rows: what a control really did, what it cost, and what it did to the risk."""
     from holdfast.assessment import compare as comparing
-    from holdfast.assessment.files import read_assessment, write_document
+    from holdfast.assessment.files import read_assessment
+    from holdfast.core.errors import ConfigurationError
+    from holdfast.core.files import write_document, write_text
 
-    comparison = comparing.compare(read_assessment(before), read_assessment(after))
+    if output and output.suffix.lower() in (".html", ".htm"):
+        raise ConfigurationError("--output writes JSON", where=str(output), hint="For a page: --html FILE.")
+    second = read_assessment(after)
+    comparison = comparing.compare(read_assessment(before), second)
     if output:
         write_document(output, comparison)
+    if html:
+        from holdfast.reports.html import render_html
+
+        write_text(html, render_html(second, comparison))
     if json:
         emit_json(comparison)
         return
     _show(comparison)
-    if output:
-        say(f"Written to {plain(output)}.")
+    for written in filter(None, (output, html)):
+        say(f"Written to {plain(written)}.")
 
 
 def _show(comparison: Comparison) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli.output import DEFAULT_SYSTEM, Json, emit_json, plain, say
+from holdfast.reports.text import clean
 
 if TYPE_CHECKING:
     from holdfast.assessment.inspection import Seen
@@ -47,9 +48,9 @@ def init(
     json: Json = False,
 ) -> None:
     """Look at the files, ask what they cannot show, and write a system file of about 20 lines."""
-    from holdfast.assessment.files import write_text
     from holdfast.assessment.inspection import inspect
     from holdfast.core.errors import ConfigurationError
+    from holdfast.core.files import write_text
     from holdfast.threats.reader import parse_system
 
     if output.exists() and not force:
@@ -64,6 +65,8 @@ def init(
     if not json:
         for line in described(seen):
             say(plain(line))
+    if not yes:
+        say("What follows only you can know. Enter takes the value in brackets.")
     answers = Answers(ask=not yes)
     document = system_document(place, paths, seen, answers, root)
     text = render(document)
@@ -95,7 +98,7 @@ class Answers:
             self.defaults.append(where)
             return default
         while True:
-            given = str(typer.prompt(f"{question} ({' | '.join(known)})", default=default)).strip()
+            given = str(typer.prompt(f"{clean(question)} ({' | '.join(known)})", default=default)).strip()
             if given in known:
                 return given
             typer.echo(f"  one of: {', '.join(known)}")

@@ -82,7 +82,10 @@ def main() -> None:
     """
     warnings.showwarning = show_warning
     try:
-        sys.exit(build()(standalone_mode=False))
+        code = build()(standalone_mode=False)
+        if code != Interrupted.exit_code:
+            sys.exit(code)
+        problem: HoldfastError = Interrupted("interrupted")
     except HoldfastError as error:
         problem = error
     except (KeyboardInterrupt, Abort):
