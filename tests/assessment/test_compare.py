@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from holdfast.assessment.compare import Comparison, compare
 from holdfast.assessment.document import Assessment, SystemSummary, Utility
 from holdfast.assessment.utility import measure_utility
-from holdfast.core.errors import ConfigurationError
+from holdfast.core.errors import ConfigurationError, HoldfastError
 from holdfast.core.evidence import Evidence, Metric, Row
 from holdfast.core.oracle import Access
 from holdfast.core.statistics import paired_change
@@ -437,6 +438,15 @@ def test_assessments_of_different_systems_are_refused():
         compare(assessment(), assessment(system=other))
 
 
+def test_assessments_in_the_wrong_order_are_refused():
+    early, late = assessment(created="2029-12-31T23:59:59Z"), assessment()
+    assert compare(early, late).before.created == "2029-12-31T23:59:59Z"
+    assert compare(late, late).before.created == late.created
+    with pytest.raises(ConfigurationError, match="made after the other") as caught:
+        compare(late, early)
+    assert "earlier one first" in str(caught.value)
+
+
 def test_labels_only_leave_no_auc_to_compare():
     utility = Utility(rows=200, accuracy=0.9, accuracy_low=0.8, accuracy_high=0.95, majority_share=0.6)
     got = compare(assessment(), assessment(utility=utility))
@@ -581,12 +591,25 @@ def test_the_command_says_what_happened_and_writes_the_document(tmp_path, files)
     assert Comparison.model_validate_json(printed.stdout) == written
 
 
-def test_an_assessment_that_was_changed_is_an_integrity_failure(tmp_path, files):
-    from holdfast.core.errors import IntegrityFailure
-
-    text = files[1].read_text()
-    files[1].write_text(text.replace('"mean": 10.0', '"mean": 1.0', 1))
-    assert files[1].read_text() != text
-    done = run_cli(tmp_path, *files)
-    assert isinstance(done.exception, IntegrityFailure)
-    assert done.exception.exit_code == 4
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize(
+    ("damage", "code", "said"),
+    [
+        (lambda text: re.sub(r'"mean": 1(0*)\.0', r'"mean": 2\1.0', text, count=1), 4, "changed after it was made"),
+        (lambda text: text[: len(text) // 2], 2, "not an assessment"),
+        (lambda text: text.replace('"name": "', '"name": "other ', 1), 4, "changed after it was made"),
+        (lambda _: "", 2, "not an assessment"),
+        (lambda _: '{"format": "holdfast-comparison/1"}', 2, "not an assessment"),
+    ],
+    ids=["a number", "half of it", "the name", "nothing", "another document"],
+)
+def test_a_damaged_assessment_is_refused_with_its_name(tmp_path, files, side, damage, code, said):
+    text = files[side].read_text()
+    files[side].write_text(damage(text))
+    assert files[side].read_text() != text
+    done = run_cli(tmp_path, *files, "--output", tmp_path / "comparison.json")
+    assert isinstance(done.exception, HoldfastError)
+    assert done.exception.exit_code == code
+    assert said in str(done.exception)
+    assert files[side].name in str(done.exception)
+    assert not (tmp_path / "comparison.json").exists()

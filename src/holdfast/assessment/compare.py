@@ -56,12 +56,17 @@ def compare(before: Assessment, after: Assessment) -> Comparison:
     """Compare two assessments of one system.
 
     Raises:
-        ConfigurationError: they are of different systems, or count losses in different units.
+        ConfigurationError: they are of different systems, in the wrong order, or count losses in different units.
     """
     if before.system.name != after.system.name:
         raise ConfigurationError(
             f"the assessments are of different systems: {before.system.name!r} and {after.system.name!r}",
             hint="Compare two assessments of one system, made before and after a change.",
+        )
+    if before.created > after.created:
+        raise ConfigurationError(
+            f"the assessment before the change was made after the other one: {before.created} and {after.created}",
+            hint="Give the earlier one first. If the earlier state was assessed again, assess the later one again, too.",
         )
     if before.register.unit != after.register.unit:
         raise ConfigurationError(f"losses are counted in {before.register.unit!r} before and in {after.register.unit!r} after")
