@@ -6,9 +6,7 @@ from pathlib import Path
 
 from holdfast.assessment.document import Assessment
 from holdfast.core.errors import IntegrityFailure
-from holdfast.core.files import read_document, write_bytes, write_document, write_text
-
-__all__ = ["read_assessment", "read_document", "write_bytes", "write_document", "write_text"]
+from holdfast.core.files import read_document
 
 
 def read_assessment(path: Path) -> Assessment:
