@@ -468,6 +468,8 @@ def make_hostile() -> Assessment:
     document["versions"] = {text[:200]: text[:200] for text in HOSTILE}
     document["threats"][1]["id"] = document["evidence"][0]["threats"][0] = "<b>T|`X`</b>\x1b"
     document["threats"][2]["controls"] = list(HOSTILE)
+    for decision, kept in zip(document["decisions"], plain["decisions"], strict=True):
+        decision["until"] = kept["until"]
     return Assessment.model_validate(document)
 
 

@@ -39,6 +39,8 @@ function measure(frame) {
   const doc = frame.contentDocument, view = frame.contentWindow, root = doc.documentElement;
   const wide = [...doc.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > root.clientWidth + 1
     && view.getComputedStyle(e).position !== "absolute" && !e.closest("thead") && !e.closest("svg"));
+  const outside = [...doc.querySelectorAll("td .badge")].filter(e =>
+    e.getBoundingClientRect().right > e.closest("td").getBoundingClientRect().right + 1);
   const faint = [], green = [];
   for (const e of doc.querySelectorAll("body *")) {
     const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
@@ -50,7 +52,7 @@ function measure(frame) {
       if (c && c[1] > c[0] + 24 && c[1] > c[2] + 24) green.push(`${e.tagName}.${e.getAttribute("class")} ${c}`);
   }
   return {width: root.clientWidth, scroll: root.scrollWidth, wide: wide.slice(0, 5).map(e => e.outerHTML.slice(0, 120)),
-    faint: [...new Set(faint)], green: [...new Set(green)], scripts: doc.scripts.length, pwned: !!view.pwned || !!window.pwned,
+    outside: outside.slice(0, 5).map(e => e.textContent), faint: [...new Set(faint)], green: [...new Set(green)], scripts: doc.scripts.length, pwned: !!view.pwned || !!window.pwned,
     ground: behind(doc.body, view),
     columns: view.getComputedStyle(doc.querySelector(".cards")).gridTemplateColumns.split(" ").length};
 }
@@ -82,6 +84,7 @@ def test_the_page_fits_and_reads_in_both_themes(assessment: Assessment, tmp_path
     for view in (phone, desk):
         assert view["scroll"] <= view["width"], view["wide"]
         assert view["wide"] == []
+        assert view["outside"] == []
         assert view["faint"] == []
         assert view["green"] == []
         assert view["scripts"] == 0

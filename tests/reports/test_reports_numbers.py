@@ -97,3 +97,12 @@ def test_clean_text_shows_what_it_replaced() -> None:
     assert clean("a\u202eb\x1b[31m\x00\nc") == "a[U+202E]b[U+001B][31m[U+0000] c"
     assert clean("نص \u05d0\u05d1") == "نص \u05d0\u05d1"
     assert clean("abc", 2) == "ab…"
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_sign() -> None:
+    assert [numbers.signed_share(value) for value in (-0.0, 0.0, -0.0004, 0.0006, -0.01)] == ["0.0", "0.0", "0.0", "+0.1", "−1.0"]
+
+
+def test_a_moment_is_shown_to_the_minute_and_anything_else_is_text() -> None:
+    assert numbers.moment("2026-01-31T09:30:07Z") == "2026-01-31 09:30 UTC"
+    assert numbers.moment("\x1b[2J") == "[U+001B][2J"

@@ -147,6 +147,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "clean": clean,
+        "moment": numbers.moment,
         "money": numbers.money,
         "share": numbers.share,
         "quantity": numbers.quantity,

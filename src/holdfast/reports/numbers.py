@@ -7,6 +7,7 @@ width of its interval supports; the ends of an interval are rounded outwards, so
 from __future__ import annotations
 
 import math
+import re
 
 from holdfast.core.evidence import Metric
 from holdfast.reports.text import clean
@@ -79,8 +80,15 @@ def axis_value(axis: str, value: float) -> str:
 
 
 def signed_share(value: float) -> str:
-    """A difference of shares in percentage points, with its sign."""
-    return f"{100 * value:+.1f}".replace("-", "\u2212")
+    """A difference of shares in percentage points, with its sign; what rounds to nothing has none."""
+    rounded = round(100 * value, 1)
+    return f"{rounded:+.1f}".replace("-", "\u2212") if rounded else "0.0"
+
+
+def moment(written: str) -> str:
+    """A time as documents write it, `2026-01-31T09:30:00Z`, to the minute."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(\.\d+)?Z", written)
+    return f"{found[1]} {found[2]} UTC" if found else clean(written, 30)
 
 
 def points(item: Metric) -> str:
