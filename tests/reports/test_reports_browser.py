@@ -52,7 +52,8 @@ function measure(frame) {
       if (c && c[1] > c[0] + 24 && c[1] > c[2] + 24) green.push(`${e.tagName}.${e.getAttribute("class")} ${c}`);
   }
   return {width: root.clientWidth, scroll: root.scrollWidth, wide: wide.slice(0, 5).map(e => e.outerHTML.slice(0, 120)),
-    outside: outside.slice(0, 5).map(e => e.textContent), faint: [...new Set(faint)], green: [...new Set(green)], scripts: doc.scripts.length, pwned: !!view.pwned || !!window.pwned,
+    outside: outside.slice(0, 5).map(e => e.textContent),
+    faint: [...new Set(faint)], green: [...new Set(green)], scripts: doc.scripts.length, pwned: !!view.pwned || !!window.pwned,
     ground: behind(doc.body, view),
     columns: view.getComputedStyle(doc.querySelector(".cards")).gridTemplateColumns.split(" ").length};
 }
