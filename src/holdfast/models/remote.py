@@ -13,7 +13,8 @@ import math
 import os
 import re
 import ssl
-from typing import Any
+import threading
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -26,8 +27,12 @@ from holdfast.models.answers import Context, class_name
 
 TOKEN_VARIABLE = "HOLDFAST_ENDPOINT_TOKEN"  # noqa: S105
 SECONDS = 30.0
+"""How long a whole request may take, and each wait within it."""
 ROWS_A_REQUEST = 256
 MOST_BYTES = 64 << 20
+MOST_TENSORS = 10_000
+MOST_AXES = 16
+LARGEST = 1 << 40
 PATH = re.compile(r"(/[\w.~%-]+)*/v2/models/[\w.~%-]+(/versions/[\w.~%-]+)?/?")
 DATATYPES: dict[str, type] = {
     "BOOL": np.bool_,
@@ -73,15 +78,8 @@ class RemoteModel(Adapter):
         self._httpx = httpx
         self.endpoint = checked_endpoint(endpoint)
         self.source = context.source
-        token = os.environ.get(TOKEN_VARIABLE)
-        self._client = httpx.Client(
-            timeout=SECONDS,
-            verify=ssl.create_default_context(),
-            follow_redirects=False,
-            trust_env=False,
-            transport=transport,
-            headers={"authorization": f"Bearer {token}"} if token else {},
-        )
+        self._transport = transport
+        self._client = self._new_client()
         self.metadata = self._ask_json("GET", "")
         self._inputs = self._tensors("inputs")
         self._output = self._pick_output()
@@ -109,6 +107,19 @@ class RemoteModel(Adapter):
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _new_client(self) -> Any:
+        token = checked_token(os.environ.get(TOKEN_VARIABLE, ""))
+        return self._httpx.Client(
+            timeout=SECONDS,
+            verify=ssl.create_default_context(),
+            follow_redirects=False,
+            trust_env=False,
+            transport=self._transport,
+            headers={"authorization": f"Bearer {token}", "accept-encoding": "identity"}
+            if token
+            else {"accept-encoding": "identity"},
+        )
 
     def _infer(self, x: Any) -> NDArray[Any]:
         request = {"inputs": self._feed(x), **({"outputs": [{"name": self._output}]} if self._output else {})}
@@ -149,13 +160,13 @@ class RemoteModel(Adapter):
 
     def _decoded(self, output: dict[str, Any], rows: int) -> NDArray[Any]:
         kind, shape, data = output.get("datatype"), output.get("shape"), output.get("data")
-        if kind not in DATATYPES or not isinstance(shape, list) or not all(isinstance(size, int) and size >= 0 for size in shape):
+        if not _is_datatype(kind) or not _is_shape(shape, least=0):
             raise self._invalid("answered an output without datatype and shape")
         if not isinstance(data, list):
             raise self._invalid("answered an output without JSON data")
         try:
-            values: NDArray[Any] = np.array(data, dtype=str if kind == "BYTES" else DATATYPES[str(kind)])
-        except (ValueError, TypeError, OverflowError) as error:
+            values: NDArray[Any] = np.array(data, dtype=str if kind == "BYTES" else DATATYPES[kind])
+        except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
             raise self._invalid(f"answered data that are not {kind}") from error
         if values.size != math.prod(shape) or not shape or shape[0] != rows:
             raise self._invalid(f"answered {values.size} values of shape {shape} for {rows} rows")
@@ -163,11 +174,12 @@ class RemoteModel(Adapter):
 
     def _tensors(self, key: str) -> list[dict[str, Any]]:
         tensors = self.metadata.get(key)
-        if not isinstance(tensors, list) or not tensors:
-            raise self._invalid(f"its metadata name no {key}")
-        for tensor in tensors:
-            if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str) or tensor.get("datatype") not in DATATYPES:
-                raise self._invalid(f"its metadata describe {key} in a form the protocol does not have")
+        if not isinstance(tensors, list) or not 0 < len(tensors) <= MOST_TENSORS:
+            raise self._invalid(f"its metadata name no {key}, or more than {MOST_TENSORS:,}")
+        if not all(_is_tensor(tensor) for tensor in tensors):
+            raise self._invalid(f"its metadata describe {key} in a form the protocol does not have")
+        if len({tensor["name"] for tensor in tensors}) != len(tensors):
+            raise self._invalid(f"its metadata give two {key} one name")
         return tensors
 
     def _pick_output(self) -> str | None:
@@ -179,22 +191,7 @@ class RemoteModel(Adapter):
         return str((scored or decimals or outputs)[0]["name"])
 
     def _ask_json(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        httpx = self._httpx
-        try:
-            with self._client.stream(method, self.endpoint + path, json=body) as response:
-                if response.status_code != 200:
-                    raise self._invalid(
-                        f"answered status {response.status_code} to {method} {path or 'metadata'}", response.status_code
-                    )
-                content = bytearray()
-                for chunk in response.iter_bytes():
-                    content += chunk
-                    if len(content) > MOST_BYTES:
-                        raise self._invalid(f"answered more than {MOST_BYTES >> 20} MiB")
-        except httpx.TimeoutException as error:
-            raise self._invalid(f"did not answer within {SECONDS:g} seconds") from error
-        except httpx.HTTPError as error:
-            raise self._invalid(f"cannot be reached: {type(error).__name__}: {error}") from None
+        content = self._within_time(method, path, body)
         try:
             document = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -202,6 +199,50 @@ class RemoteModel(Adapter):
         if not isinstance(document, dict):
             raise self._invalid("answered JSON that is no object")
         return document
+
+    def _within_time(self, method: str, path: str, body: Any) -> bytes:
+        """The answer's content. A server that keeps sending a little is waited for no longer than a silent one."""
+        outcome: list[bytes | Exception] = []
+
+        def exchange(client: Any) -> None:
+            try:
+                outcome.append(self._exchange(client, method, path, body))
+            except Exception as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=exchange, args=(self._client,), daemon=True)
+        thread.start()
+        thread.join(SECONDS)
+        if not outcome:
+            self._client.close()
+            self._client = self._new_client()
+            raise self._invalid(f"did not answer within {SECONDS:g} seconds")
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return outcome[0]
+
+    def _exchange(self, client: Any, method: str, path: str, body: Any) -> bytes:
+        httpx = self._httpx
+        content = bytearray()
+        try:
+            with client.stream(method, self.endpoint + path, json=body) as response:
+                if response.status_code != 200:
+                    raise self._invalid(
+                        f"answered status {response.status_code} to {method} {path or 'metadata'}", response.status_code
+                    )
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    raise self._invalid("answered in an encoding that was not asked for")
+                for chunk in response.iter_raw():
+                    content += chunk
+                    if len(content) > MOST_BYTES:
+                        raise self._invalid(f"answered more than {MOST_BYTES >> 20} MiB")
+        except httpx.TimeoutException as error:
+            raise self._invalid(f"did not answer within {SECONDS:g} seconds") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._invalid(f"cannot be reached: {type(error).__name__}: {error}") from None
+        except UnicodeError:
+            raise self._invalid("cannot be asked: what is sent holds text that is no Unicode") from None
+        return bytes(content)
 
     def _invalid(self, what: str, status: int = 0) -> InvalidModel:
         hints = {
@@ -212,6 +253,37 @@ class RemoteModel(Adapter):
         }
         redirected = "Redirects are not followed; give the final address." if 300 <= status < 400 else None
         return InvalidModel(f"{self.endpoint} {what}", where=self.source, hint=hints.get(status, redirected))
+
+
+def _is_tensor(tensor: Any) -> bool:
+    """Whether it is described as the protocol does: a name, a known datatype, a shape whose axes may be open (-1)."""
+    if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str) or not tensor["name"].isprintable():
+        return False
+    return _is_datatype(tensor.get("datatype")) and ("shape" not in tensor or _is_shape(tensor["shape"], least=-1))
+
+
+def _is_datatype(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and value in DATATYPES
+
+
+def _is_shape(value: Any, least: int) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and len(value) <= MOST_AXES and all(type(n) is int and least <= n <= LARGEST for n in value)
+
+
+def checked_token(token: str) -> str:
+    """The token, which is text that a header can carry.
+
+    Raises:
+        ConfigurationError: it holds something else; the message does not show it.
+    """
+    token = token.strip()
+    if not token.isascii() or not token.isprintable():
+        raise ConfigurationError(
+            "the token holds characters that no header can carry",
+            where=TOKEN_VARIABLE,
+            hint="A bearer token is printable ASCII. Was a line or a quotation mark copied along?",
+        )
+    return token
 
 
 def checked_endpoint(endpoint: str) -> str:
