@@ -273,3 +273,25 @@ def test_every_command_that_reports_takes_json() -> None:
 
 def _a_risk(folder: Path) -> str:
     return str(json.loads((folder / "assessment.json").read_text())["register"]["risks"][0]["id"])
+
+
+@pytest.mark.slow
+def test_a_page_of_a_comparison_is_a_page(assessed: Path) -> None:
+    pair = ("compare", "assessment.json", "assessment.json")
+    assert run(assessed, *pair, "--html", "page.html").returncode == 0
+    page = (assessed / "page.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "Before and after" in page
+    refused = run(assessed, *pair, "--output", "no.html")
+    assert refused.returncode == 2
+    assert "--html" in refused.stderr
+    assert not (assessed / "no.html").exists()
+
+
+def test_ctrl_c_is_an_error_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(main, "build", lambda: lambda **_: 130)
+    monkeypatch.setattr(sys, "argv", ["holdfast", "assess", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 130
+    assert json.loads(capsys.readouterr().out)["error"]["exit_code"] == 130

@@ -114,6 +114,8 @@ def history(
     """List earlier assessments of this project, newest first."""
     from rich.table import Table
 
+    from holdfast.reports.numbers import money
+
     store = _store(Path(system))
     try:
         entries = store.entries(limit=limit)
@@ -137,8 +139,8 @@ def history(
             plain(entry.budget),
             plain(entry.model_digest[:8]),
             plain(entry.data_digest[:8]),
-            f"{entry.mean_loss:,.0f} {plain(entry.unit)}",
-            f"{entry.p95_loss:,.0f}",
+            plain(money(entry.mean_loss, entry.unit)),
+            plain(money(entry.p95_loss, entry.unit)),
             str(entry.measured),
             str(entry.unmeasured),
         )

@@ -111,7 +111,8 @@ def _show_changes(changes: tuple[Change, ...]) -> None:
     if lost:
         say("[bold]Not comparable, so nothing is claimed[/bold]")
         for change in lost:
-            say(f"  {plain(change.name)}: {plain(change.reason)}")
+            reason = change.reason.replace("\n  ", ". ")
+            say(f"  {plain(change.name)}: {plain(reason)}")
         say()
 
 
