@@ -185,7 +185,8 @@ def _by_own_estimates(name: str, before: Evidence, after: Evidence, threats: tup
     base = Change(name=name, probes=(before.probe,), threats=threats, verdict="not comparable", pairing="none", axis=before.axis)
     if before.subject != after.subject:
         reason = (
-            f"The sides are about different things: {before.subject or 'unnamed'} before, {after.subject or 'unnamed'} after."
+            f"What came out worst is not the same: {before.subject or 'unnamed'} before, {after.subject or 'unnamed'} after. "
+            "The sides are about different things, and their difference would tell nothing about either."
         )
         return base.model_copy(update={"reason": reason})
     names = [
