@@ -89,7 +89,11 @@ class OnnxModel(Adapter):
         return np.array([[row[key] for key in self._keys] for row in answered], dtype=np.float64)
 
     def _run(self, x: Any) -> Any:
-        return self._session.run([self._output], self._feed(x))[0]
+        feed = self._feed(x)
+        try:
+            return self._session.run([self._output], feed)[0]
+        except Exception as error:
+            raise InvalidModel(f"onnxruntime failed: {type(error).__name__}", where=self.source) from error
 
     def _feed(self, x: Any) -> dict[str, NDArray[Any]]:
         if len(self._inputs) == 1:
