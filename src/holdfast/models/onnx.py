@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from holdfast.core.errors import InvalidData, InvalidModel, MissingExtra
-from holdfast.models.adapter import Adapter, match_columns
+from holdfast.core.errors import HoldfastError, InvalidData, InvalidModel, MissingExtra
+from holdfast.models.adapter import Adapter, described, match_columns
 from holdfast.models.answers import Context, Output, class_name
 
 TYPES = {
@@ -69,7 +69,13 @@ class OnnxModel(Adapter):
         names: tuple[str, ...] | None = None
         output: Output | None = None
         if self._zipped:
-            answered = self._run(context.sample)
+            try:
+                answered = self._run(context.sample)
+            except HoldfastError:
+                raise
+            except Exception as error:
+                failed = f"failed on {described(context.sample)}: {type(error).__name__}"
+                raise InvalidModel(failed, where=context.source) from error
             if not answered:
                 raise InvalidModel("no rows to find out its classes with", where=context.source)
             self._keys = list(answered[0])
@@ -89,11 +95,7 @@ class OnnxModel(Adapter):
         return np.array([[row[key] for key in self._keys] for row in answered], dtype=np.float64)
 
     def _run(self, x: Any) -> Any:
-        feed = self._feed(x)
-        try:
-            return self._session.run([self._output], feed)[0]
-        except Exception as error:
-            raise InvalidModel(f"onnxruntime failed: {type(error).__name__}", where=self.source) from error
+        return self._session.run([self._output], self._feed(x))[0]
 
     def _feed(self, x: Any) -> dict[str, NDArray[Any]]:
         if len(self._inputs) == 1:
