@@ -82,7 +82,10 @@ class Ball:
     def repair(self, x0: Array, x: Array) -> Array:
         """Into the box; what is not a number returns to the original."""
         xp = array_namespace(x)
-        return xp.clip(xp.where(xp.isfinite(x), x, x0), as_like(x, self.low), as_like(x, self.high))
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = bool(xp.isfinite(xp.sum(x)))
+        x = x if finite else xp.where(xp.isfinite(x), x, x0)
+        return xp.clip(x, as_like(x, self.low), as_like(x, self.high))
 
     def project(self, x0: Array, x: Array) -> Array:
         """Into the box, then into the ball by shrinking towards x0, which stays in the box because x0 lies in it."""
