@@ -10,12 +10,16 @@ Each step asks the model about all samples in one call. What is asked depends on
 
 Source: Chen, Jordan and Wainwright (2020), "HopSkipJumpAttack: a query-efficient decision-based attack", algorithm 2.
 Unlike the paper, every answer counts: the result is the closest misclassified input that was ever asked about, also in
-step 3; and those inputs lie further from the boundary, so that bisection need not be fine, which saves queries.
+step 3. Those inputs lie further from the boundary, at first very far, which finds the nearer of several boundaries and
+spares fine bisection; they go along orthonormal directions, which tell more than independent ones (Choromanski, Rowland,
+Sindhwani, Turner and Weller (2018), "Structured evolution with compact architectures for scalable policy optimization",
+section 3.2: signs before an orthogonal transform); and a direction keeps part of what earlier turns found.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +38,7 @@ from holdfast.core.seeds import SampleStreams
 Index = NDArray[np.int64]
 NUMBERS_AT_ONCE = 2**22
 """Most array elements in one model call; larger requests are cut, without changing what is asked."""
-HALVINGS = 12
+HALVINGS = 4
 """Step sizes that are tried before a direction is given up."""
 MOST_CANDIDATES = 64
 """Start candidates that are asked about at once, for one sample."""
@@ -42,6 +46,14 @@ INSIDE = 0.3
 """Share of the features of an input within the radius that do not go to an end of what they may become."""
 PRECISION = 0.02
 """Bisection stops when the boundary is known to this share of the distance."""
+WIDE, NARROW, WIDEST = 18.0, 2.0, 2.0
+"""Directions are asked about at WIDE / sqrt(turn) / sqrt(d) times the distance, at least NARROW / sqrt(d), at most WIDEST."""
+CARRIED = 0.5
+"""How much of the evidence for a direction stays from one turn to the next; the boundary turns slowly."""
+FEW = 16
+"""Features up to which random frames are drawn uniformly; signs alone would leave too few different ones."""
+CUBE = 0.6
+"""The size of a feature's change under linf beside the reach, about that of uniform draws in [-1, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +66,8 @@ class HopSkipJump(Attack):
     Attributes:
         queries: most queries for one sample where the run has no budget.
         probes: inputs asked about in the first direction estimate; the t-th estimate takes sqrt(t) times as many.
-        reach: distance of those inputs from the boundary, as a share of the distance to the original; None for
-            2 / sqrt(d) with d features.
+        reach: distance of those inputs from the boundary, as a share of the distance to the original; None for one that
+            falls from turn to turn, so that the first directions lead past local minima.
         tries: most start candidates for one sample, besides those within the radius.
         near: share of the queries that may be spent on random inputs within a finite radius; trees have pockets there.
         starts: (m, ...) rows the attacker owns, in the attack's encoding; the nearest of another class are tried first.
@@ -63,7 +75,7 @@ class HopSkipJump(Attack):
     """
 
     queries: int = 1000
-    probes: int = 25
+    probes: int = 40
     reach: float | None = None
     tries: int = 64
     near: float = 0.0
@@ -85,7 +97,7 @@ class HopSkipJump(Attack):
         turn = 0
         while len(samples := search.active()):
             turn += 1
-            direction = search.direction(samples, round(self.probes * np.sqrt(turn)))
+            direction = search.direction(samples, turn)
             search.bisect(search.step(samples, direction, turn))
         return search.best
 
@@ -112,6 +124,7 @@ class _Search:
         self.best = self.xp.asarray(x, copy=True)
         self.size = np.full(len(x), np.inf)
         self.point = self.xp.asarray(x, copy=True)
+        self.across = np.zeros((len(x), self.features))
 
     def left(self, samples: Index) -> Index:
         """Queries that each sample may still ask."""
@@ -170,36 +183,38 @@ class _Search:
             high[at] = np.where(wrong, middle, high[at])
             low[at] = np.where(wrong, low[at], middle)
 
-    def direction(self, samples: Index, count: int) -> Array:
-        """The unit direction across the boundary, from `count` labels around each point."""
-        xp, take = self.xp, np.minimum(count, self.left(samples))
-        centre = self.point[samples]
-        distance = np.asarray(self._length(centre - self.x[samples]))
-        reach = distance * (self.attack.reach or 2 / np.sqrt(self.features))
-        across, moved, hits = xp.zeros_like(centre), xp.zeros_like(centre), np.zeros(len(samples))
+    def direction(self, samples: Index, turn: int) -> Array:
+        """The unit direction across the boundary, from labels around each point and half of what earlier turns found."""
+        xp, count = self.xp, round(self.attack.probes * math.sqrt(turn))
+        take = np.minimum(count, self.left(samples))
+        centre = self.point[samples][:, None]
+        frames = self._frames(samples, count)
+        scale = self._column(self._length(centre[:, 0] - self.x[samples]) * self._reach(turn))[:, None]
+        sums, hits = np.zeros((len(samples), 2, self.features)), np.zeros(len(samples))
         width = max(1, NUMBERS_AT_ONCE // (self.features * len(samples)))
         for start in range(0, count, width):
-            many = min(width, count - start)
-            noise = self._noise(samples, many)
-            place, column = np.nonzero(np.arange(start, start + many) < take[:, None])
-            if not len(place):
+            numbers = np.arange(start, min(start + width, count))
+            asked = numbers < take[:, None]
+            if not asked.any():
                 break
-            owner, base, scale = samples[place], centre[place], self._column(reach[place])
-            rows = self.domain.repair(self.x[owner], base + scale * noise[place, column])
-            answer = self.ask(rows, owner).astype(float)
-            change = xp.zeros_like(noise)
-            change[place, column] = (rows - base) / scale
-            weight = np.zeros((len(samples), many))
-            weight[place, column] = answer
-            moved = moved + xp.sum(change, axis=1)
-            across = across + xp.sum(change * as_like(self.x, weight.reshape(*weight.shape, *[1] * len(self.shape))), axis=1)
-            hits += weight.sum(axis=1)
-        share = hits / np.maximum(take, 1)
-        across = across - self._column(share) * moved
-        across = xp.where(self._column(share) == 0, -moved, xp.where(self._column(share) == 1, moved, across))
+            owner = np.repeat(samples, len(numbers))
+            rows = centre + scale * as_like(self.x, frames(numbers))
+            rows = self.domain.repair(self.x[owner], xp.reshape(rows, (-1, *self.shape)))
+            weight = np.stack([asked, asked], axis=1).astype(float)
+            place = np.flatnonzero(asked)
+            weight[:, 1][asked] = self.ask(rows[place], owner[place]) if len(place) < len(owner) else self.ask(rows, owner)
+            change = (xp.reshape(rows, (len(samples), len(numbers), *self.shape)) - centre) / scale
+            change = xp.reshape(change, (len(samples), len(numbers), self.features))
+            sums += as_numpy(xp.matmul(as_like(self.x, weight), change))
+            hits += weight[:, 1].sum(axis=1)
+        share = (hits / np.maximum(take, 1))[:, None]
+        moved, across = sums[:, 0], sums[:, 1] - share * sums[:, 0]
+        across = np.where(share == 0, -moved, np.where(share == 1, moved, across)) + CARRIED * self.across[samples]
+        self.across[samples] = across
+        direction = as_like(self.x, across.reshape(len(samples), *self.shape))
         if self.signed:
-            return xp.sign(across)
-        return across / self._column(np.maximum(self._length(across), 1e-30))
+            return xp.sign(direction)
+        return direction / self._column(np.maximum(self._length(direction), 1e-30))
 
     def step(self, samples: Index, direction: Array, turn: int) -> Index:
         """Step along the direction, halving until misclassified; returns the samples that could."""
@@ -255,13 +270,32 @@ class _Search:
         limit = self._column(share * np.asarray(self._length(far - x0)))
         return self.domain.repair(x0, self.xp.clip(far, x0 - limit, x0 + limit))
 
-    def _noise(self, samples: Index, count: int) -> Array:
-        """(n, count, ...) random directions: uniform in the cube under linf, else on the unit sphere."""
-        if self.signed:
-            return as_like(self.x, 2 * self.streams.uniform(samples, (count, *self.shape)) - 1)
-        noise = self.streams.normal(samples, (count, *self.shape))
-        length = np.sqrt((noise.reshape(len(samples), count, -1) ** 2).sum(axis=2))
-        return as_like(self.x, noise / length.reshape(len(samples), count, *[1] * len(self.shape)))
+    def _reach(self, turn: int) -> float:
+        """How far from the boundary labels are asked, as a share of the distance to the original."""
+        return self.attack.reach or min(WIDEST, max(NARROW, WIDE / math.sqrt(turn)) / math.sqrt(self.features))
+
+    def _frames(self, samples: Index, count: int) -> Callable[[Index], NDArray[np.float64]]:
+        """Random orthonormal frames for each sample, as many as `count` directions take; gives (n, numbers, ...) of them.
+
+        Few features: frames that are uniform among all. Many: the cosine basis with random signs for each sample, which
+        takes as many draws as features. Under linf each feature moves by about as much as in a draw from the cube.
+        """
+        d = self.features
+        blocks = -(-count // d)
+        size = CUBE * math.sqrt(d) if self.signed else 1.0
+        if d <= FEW:
+            turned, triangle = np.linalg.qr(self.streams.normal(samples, (blocks, d, d)))
+            turned *= np.where(np.diagonal(triangle, axis1=2, axis2=3) < 0, -size, size)[..., None, :]
+            flat = np.swapaxes(turned, 2, 3).reshape(len(samples), blocks * d, *self.shape)
+            return lambda numbers: np.asarray(flat[:, numbers])
+        signs = np.where(self.streams.uniform(samples, (blocks, d)) < 0.5, -size, size)
+
+        def mixed(numbers: Index) -> NDArray[np.float64]:
+            row = numbers[:, None] % d
+            basis = np.cos(np.pi / d * row * (np.arange(d) + 0.5)) * np.where(row == 0, math.sqrt(1 / d), math.sqrt(2 / d))
+            return np.asarray((signs[:, numbers // d] * basis).reshape(len(samples), len(numbers), *self.shape))
+
+        return mixed
 
     def _length(self, change: Array) -> NDArray[np.float64]:
         flat = self.xp.reshape(change, (change.shape[0], -1))
