@@ -32,7 +32,11 @@ class Access(IntEnum):
 
 @runtime_checkable
 class Predictor(Protocol):
-    """What an oracle needs of a model. Inputs are whatever the model takes: arrays, tensors or DataFrames."""
+    """What an oracle needs of a model. Inputs are whatever the model takes: arrays, tensors or DataFrames.
+
+    A model that asks another one several times for one answer says how often by an attribute `price`; else one answer costs
+    one query.
+    """
 
     @property
     def access(self) -> Access:
@@ -53,7 +57,7 @@ class Cost:
     """What an attack spent.
 
     Attributes:
-        queries: (n,) rows answered for each sample.
+        queries: (n,) rows answered for each sample, at the model's price.
         forward, backward: rows passed through the model, calls made, and CPU seconds inside the model.
     """
 
@@ -100,6 +104,7 @@ class Oracle:
         self.budget = budget
         self.cost = Cost(queries=np.zeros(samples, dtype=np.int64))
         self._model = model
+        self._price = int(getattr(model, "price", 1))
         self._decode = decode or (lambda x: x)
         self._watch: tuple[Array, NDArray[np.int64], Domain] | None = None
         self.ledger = Ledger(queries=np.full(samples, -1, dtype=np.int64))
@@ -111,7 +116,9 @@ class Oracle:
     def remaining(self, owner: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """How many rows each sample may still ask for; the largest int64 when there is no cap."""
         spent = self.cost.queries if owner is None else self.cost.queries[owner]
-        return np.full_like(spent, np.iinfo(np.int64).max) if self.budget is None else self.budget - spent
+        if self.budget is None:
+            return np.full_like(spent, np.iinfo(np.int64).max)
+        return (self.budget - spent) // self._price
 
     def labels(self, x: Array, owner: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """(m,) int64 class indices.
@@ -166,7 +173,7 @@ class Oracle:
         """
         self._require(Access.GRADIENTS)
         owner = self._charge(x, owner)
-        self.cost.backward += len(x)
+        self.cost.backward += len(x) * self._price
         seen: list[Array] = []
 
         def spied(logits: Array) -> Array:
@@ -198,14 +205,14 @@ class Oracle:
             raise InvalidData(f"{rows} rows with owners of shape {owner.shape}")
         if rows and not 0 <= owner.min() <= owner.max() < len(self.cost.queries):
             raise InvalidData(f"rows of samples {owner.min()} to {owner.max()}, of {len(self.cost.queries)} samples")
-        asked = np.bincount(owner, minlength=len(self.cost.queries))
+        asked = self._price * np.bincount(owner, minlength=len(self.cost.queries))
         total = self.cost.queries + asked
         if self.budget is not None and total.max(initial=0) > self.budget:
             worst = int(np.argmax(total))
             raise QueryBudgetExceeded(f"sample {worst}: {int(total[worst])} queries of {self.budget}")
         self.cost.queries = total
-        self.cost.forward += rows
-        self.cost.calls += 1
+        self.cost.forward += rows * self._price
+        self.cost.calls += self._price
         return owner
 
     def _record(self, x: Array, answer: NDArray[np.int64], owner: NDArray[np.int64]) -> None:
@@ -217,9 +224,9 @@ class Oracle:
             return
         inside = wrong[np.asarray(domain.contains(x0[owner[wrong]], x[wrong]), dtype=bool)]
         samples, first = np.unique(owner[inside], return_index=True)
-        before = self.cost.queries - np.bincount(owner, minlength=len(self.cost.queries))
+        before = self.cost.queries - self._price * np.bincount(owner, minlength=len(self.cost.queries))
         for sample, row in zip(samples, inside[first], strict=True):
-            self.ledger.queries[sample] = before[sample] + np.count_nonzero(owner[: row + 1] == sample)
+            self.ledger.queries[sample] = before[sample] + self._price * np.count_nonzero(owner[: row + 1] == sample)
             self.ledger.rows[int(sample)] = copied(x[row])
 
 
