@@ -74,7 +74,7 @@ class Ascent:
         return self.state["now"]
 
     def look(self) -> NDArray[np.bool_]:
-        """Where the model errs; `value` and `gradient` of the state are the loss and its gradient at each point.
+        """Where the model errs; the state then has what was `asked`, and the loss and its gradient there, `value` and `gradient`.
 
         What is no number becomes the smallest value and no gradient.
         """
@@ -85,7 +85,8 @@ class Ascent:
             wrong.append(logits.detach().argmax(dim=1) != y)
             return self.loss(logits, y, target)
 
-        value, gradient = self.oracle.value_and_gradient(self._asked(), loss, self.samples)
+        self.state["asked"] = self._asked()
+        value, gradient = self.oracle.value_and_gradient(self.state["asked"], loss, self.samples)
         self.state["value"], self.state["gradient"] = value.nan_to_num(-math.inf), gradient.nan_to_num(0.0, 0.0, 0.0)
         return np.asarray(wrong[-1].cpu().numpy())
 
@@ -100,10 +101,10 @@ class Ascent:
         """Which samples have no query left."""
         return self.oracle.remaining(self.samples) <= 0
 
-    def settle(self, gone: NDArray[np.bool_], result: Array) -> None:
-        """Write down where all stand, and let some go."""
+    def settle(self, gone: NDArray[np.bool_], result: Array, name: str = "now") -> None:
+        """Write down where all stand, or another of the state's tensors, and let some go."""
         if gone.any():
-            result[self.samples] = self.now
+            result[self.samples] = self.state[name]
             self.drop(gone)
 
     def drop(self, gone: NDArray[np.bool_]) -> None:

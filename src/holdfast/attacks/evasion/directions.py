@@ -111,6 +111,14 @@ def largest(values: Array, count: Array) -> Array:
     return (values >= ordered.gather(1, place[:, None])) & (values > 0) & (count > 0)[:, None]
 
 
+def span(domain: Domain, x: Array) -> Array:
+    """(n,) the most that the box lets any feature of a sample vary; without a box, twice the largest feature and one."""
+    reach = 1 + sizes(x, "linf")
+    far = column(WIDE * reach, x)
+    wide = sizes(domain.repair(x, x + far) - domain.repair(x, x - far), "linf")
+    return wide.where(wide < WIDE * reach, 2 * reach)
+
+
 def into_ball(change: Array, radius: Array, norm: Norm) -> Array:
     """The nearest change of at most that norm, one radius a sample; under l0 the largest `floor(radius)` features stay."""
     if norm == "linf":
