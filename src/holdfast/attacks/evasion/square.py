@@ -4,8 +4,9 @@
 2. Replace a random square, which shrinks as queries are spent, by another pattern at the edge.
 3. Keep the change if the margin of the true class did not grow; stop when it is negative.
 
-All samples are asked about in one call. Inputs that are not images, such as tables, have no neighbours: there, a
-"square" is a random subset of the features of the same size.
+All samples are asked about in one call. After the first queries, each is asked about with several changes at once, of which
+the best is kept: most are in vain by then, and few large calls cost less than many small ones. Inputs that are not images,
+such as tables, have no neighbours: there, a "square" is a random subset of the features of the same size.
 
 Source: Andriushchenko, Croce, Flammarion and Hein (2020), "Square attack: a query-efficient black-box adversarial attack
 via random search", algorithms 1 to 3. Unlike the paper, a change that leaves the margin equal is kept, so that the
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 from holdfast.attacks.base import Attack
 from holdfast.attacks.evasion.corners import corner_draws
 from holdfast.core.arrays import Array, as_like, as_numpy, copied
-from holdfast.core.domain import Domain
+from holdfast.core.domain import Ball, Domain
 from holdfast.core.errors import ConfigurationError
 from holdfast.core.oracle import Access, Oracle
 from holdfast.core.seeds import SampleStreams
@@ -34,8 +36,10 @@ Index = NDArray[np.int64]
 Floats = NDArray[np.float64]
 HALVED_AT = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the queries after which the squares' area is halved; section 5.1."""
-DRAWN_AT_ONCE = 2**22
-"""Most random numbers that are kept ready."""
+SOLE = 20
+"""Queries after which two changes are asked about in one call, then three, and so on; at first most changes help."""
+AT_ONCE, NUMBERS_AT_ONCE = 16, 2**15
+"""Most changes of one sample that are asked about in one call, and most array elements in them; large inputs go one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,45 +65,36 @@ class Square(Attack):
         """The input with the smallest margin found for each sample."""
         queries = self.queries if oracle.budget is None else oracle.budget
         layout = _Layout(tuple(x.shape[1:]))
-        round_ = domain.norm != "linf" and math.isfinite(domain.radius)
-        pattern = _Tiles(layout, domain.radius) if round_ else _Corners(layout, self.inside)
-        everyone = np.arange(len(x))
-        draws = _Draws(streams, len(x), layout.draws)
-        best = copied(x)
-        margin = np.full(len(x), np.inf)
-        for turn in range(queries):
-            active = everyone[(margin >= 0) & (oracle.remaining() > 0)]
+        pattern = self._pattern(domain, x, layout)
+        most = min(AT_ONCE, max(1, NUMBERS_AT_ONCE // layout.features))
+        best, margin, spent = copied(x), np.full(len(x), np.inf), 0
+        while spent < queries:
+            active = np.flatnonzero((margin >= 0) & (oracle.remaining() > 0))
             if not len(active):
                 break
-            x0 = x[active]
-            if turn == 0:
-                rows = pattern.start(domain, x0, streams.uniform(active, pattern.first))
+            count = min(most, max(1, spent // SOLE), queries - spent)
+            owner = np.repeat(active, count)
+            if spent == 0:
+                rows = pattern.start(owner, streams.uniform(active, pattern.first))
             else:
-                share = self.share * 0.5 ** sum(turn / queries > at for at in HALVED_AT)
-                rows = pattern.change(domain, x0, best[active], share, draws.next(active))
-            found = _margins(oracle.scores(rows, active), y[active])
-            kept = found <= margin[active]
-            best[active[kept]] = rows[np.flatnonzero(kept)]
+                share = self.share * 0.5 ** sum(spent / queries > at for at in HALVED_AT)
+                draws = streams.uniform(active, (count, layout.draws)).reshape(len(owner), -1)
+                rows = pattern.change(owner, best[owner], share, draws)
+            spent += count
+            found = _margins(oracle.scores(rows, owner), y[owner]).reshape(len(active), count)
+            nearest = found.argmin(axis=1)
+            found = found[np.arange(len(active)), nearest]
+            kept = np.flatnonzero(found <= margin[active])
+            best[active[kept]] = rows[kept * count + nearest[kept]]
             margin[active[kept]] = found[kept]
         return best
 
-
-class _Draws:
-    """Uniform draws for one turn after another, made in blocks; each sample's come from its own stream, in order."""
-
-    def __init__(self, streams: SampleStreams, samples: int, width: int) -> None:
-        self.streams = streams
-        self.turns = max(1, min(64, DRAWN_AT_ONCE // (samples * width)))
-        self.block = np.empty((samples, self.turns, width))
-        self.turn = 0
-
-    def next(self, active: Index) -> Floats:
-        """(len(active), width) draws; whoever is not active now must not come back."""
-        at = self.turn % self.turns
-        if at == 0:
-            self.block[active] = self.streams.uniform(active, self.block.shape[1:])
-        self.turn += 1
-        return np.asarray(self.block[active, at])
+    def _pattern(self, domain: Domain, x: Array, layout: _Layout) -> _Pattern:
+        if domain.norm != "linf" and math.isfinite(domain.radius):
+            return _Tiles(layout, domain, x)
+        if isinstance(domain, Ball) and domain.norm == "linf" and not self.inside:
+            return _Box(layout, domain, x)
+        return _Corners(layout, domain, x, self.inside)
 
 
 class _Layout:
@@ -127,17 +122,24 @@ class _Layout:
         self.stripes = tuple(1 if at == self.axis else size for at, size in enumerate(shape))
         self.draws = 4 + self.channels
 
-    def window(self, share: float, draws: Floats) -> Floats:
-        """(n, ...) ones in a random square, or a random subset, of that share of the features; zeros elsewhere."""
+    def split(self, share: float, draws: Floats) -> tuple[NDArray[np.bool_], Floats]:
+        """A random window and, for what lies in it, draws that broadcast against inputs: one a feature, or one a channel."""
+        if not self.flat:
+            return self.window(share, draws), draws[:, 4:].reshape(-1, *self.colour)
+        ends = draws[:, self.features : 2 * self.features].reshape(-1, *self.shape)
+        return self.window(share, draws[:, : self.features]), ends
+
+    def window(self, share: float, draws: Floats) -> NDArray[np.bool_]:
+        """(n, ...) a random square, or a random subset, of that share of the features; broadcasts against inputs."""
         if self.flat:
             count = max(1, round(share * self.features))
-            rank = np.argsort(np.argsort(draws, axis=1), axis=1)
-            return (rank < count).astype(float).reshape(-1, *self.shape)
+            edge = np.partition(draws, count - 1, axis=1)[:, count - 1 : count]
+            return (draws <= edge).reshape(-1, *self.shape)
         side = self.side(share)
         top, left = self.place(side, draws)
-        rows, columns = np.arange(self.height), np.arange(self.width)
-        inside = ((rows >= top) & (rows < top + side))[:, :, None] & ((columns >= left) & (columns < left + side))[:, None, :]
-        return self.spread(inside.astype(float))
+        rows, columns = np.arange(self.height) - top, np.arange(self.width) - left
+        inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
+        return self.spread(inside)
 
     def side(self, share: float) -> int:
         """The side of a square of that share of the image."""
@@ -148,28 +150,71 @@ class _Layout:
         top = (draws[:, :1] * (self.height - side + 1)).astype(np.int64)
         return top, (draws[:, 1:2] * (self.width - side + 1)).astype(np.int64)
 
-    def spread(self, plane: Floats) -> Floats:
+    def spread(self, plane: NDArray[Any]) -> NDArray[Any]:
         """(n, height, width) as an array that broadcasts against inputs."""
         return plane.reshape(len(plane), *(size if self.axis <= at < self.axis + 2 else 1 for at, size in enumerate(self.shape)))
 
 
-class _Corners:
-    """Patterns of the domain's corners: each feature at one end of what it may become, or somewhere inside."""
+class _Pattern(Protocol):
+    """How inputs start and change; `owner` says which original each row belongs to.
 
-    def __init__(self, layout: _Layout, inside: float) -> None:
-        self.layout, self.first, self.inside = layout, layout.stripes, inside
+    Attributes:
+        first: the shape of the draws for one start.
+    """
 
-    def start(self, domain: Domain, x0: Array, draws: Floats) -> Array:
+    first: tuple[int, ...]
+
+    def start(self, owner: Index, draws: Floats) -> Array:
+        """A first input for each row."""
+
+    def change(self, owner: Index, best: Array, share: float, draws: Floats) -> Array:
+        """Each row of `best` with one square of that share of the features changed."""
+
+
+class _Box:
+    """Corners of a linf ball, which are the same at each turn: each feature at one end of what it may become."""
+
+    def __init__(self, layout: _Layout, domain: Ball, x: Array) -> None:
+        self.layout, self.first, self.xp = layout, layout.stripes, array_namespace(x)
+        shape = tuple(x.shape)
+        self.ends = self.xp.stack([domain.sample(x, np.zeros(shape)), domain.sample(x, np.ones(shape))])
+
+    def start(self, owner: Index, draws: Floats) -> Array:
         """Vertical stripes in images, any corner else."""
-        return domain.sample(x0, self._ends(draws))
+        return self._corner(owner, draws)
 
-    def change(self, domain: Domain, x0: Array, best: Array, share: float, draws: Floats) -> Array:
-        """One square of each sample at a new corner; one end for each channel of an image, one for each other feature."""
-        layout = self.layout
-        inside = layout.window(share, draws[:, : layout.features] if layout.flat else draws)
-        ends = draws[:, layout.features : 2 * layout.features] if layout.flat else draws[:, 4:].reshape(-1, *layout.colour)
-        corner = domain.sample(x0, self._ends(ends.reshape(len(draws), *layout.shape) if layout.flat else ends))
-        return domain.project(x0, array_namespace(x0).where(as_like(x0, inside) > 0, corner, best))
+    def change(self, owner: Index, best: Array, share: float, draws: Floats) -> Array:
+        """One square at a new corner; one end for each channel of an image, one for each other feature."""
+        inside, ends = self.layout.split(share, draws)
+        return self._where(inside, self._corner(owner, ends), best)
+
+    def _corner(self, owner: Index, draws: Floats) -> Array:
+        high = draws >= 0.5
+        if high.size == len(high):
+            return self.ends[high.reshape(-1).astype(np.int64), owner]
+        return self._where(high, self.ends[1, owner], self.ends[0, owner])
+
+    def _where(self, condition: NDArray[np.bool_], yes: Array, no: Array) -> Array:
+        given = self.xp.asarray(condition, device=yes.device) if hasattr(yes, "detach") else condition
+        return self.xp.where(given, yes, no)
+
+
+class _Corners:
+    """Patterns of any domain's corners: each feature at one end of what it may become, or somewhere inside."""
+
+    def __init__(self, layout: _Layout, domain: Domain, x: Array, inside: float) -> None:
+        self.layout, self.domain, self.x, self.inside, self.first = layout, domain, x, inside, layout.stripes
+
+    def start(self, owner: Index, draws: Floats) -> Array:
+        """Vertical stripes in images, any corner else."""
+        return self.domain.sample(self.x[owner], self._ends(draws))
+
+    def change(self, owner: Index, best: Array, share: float, draws: Floats) -> Array:
+        """One square at a new corner; one end for each channel of an image, one for each other feature."""
+        x0 = self.x[owner]
+        inside, ends = self.layout.split(share, draws)
+        corner = self.domain.sample(x0, self._ends(ends))
+        return self.domain.project(x0, array_namespace(x0).where(as_like(x0, inside) > 0, corner, best))
 
     def _ends(self, draws: Floats) -> Floats:
         """Draws next to 0 or 1, in random order, as large as the inputs; a share of them anywhere between."""
@@ -179,22 +224,22 @@ class _Corners:
 class _Tiles:
     """Patterns at the edge of an l2 ball, also used inside l1 and l0 balls: budget moves from one square into another."""
 
-    def __init__(self, layout: _Layout, radius: float) -> None:
-        self.layout, self.radius, self.first = layout, radius, layout.shape
+    def __init__(self, layout: _Layout, domain: Domain, x: Array) -> None:
+        self.layout, self.domain, self.x, self.radius, self.first = layout, domain, x, domain.radius, layout.shape
 
-    def start(self, domain: Domain, x0: Array, draws: Floats) -> Array:
+    def start(self, owner: Index, draws: Floats) -> Array:
         """A bump in each tile of about a fifth of the image's side, with random signs; random signs in other inputs."""
-        layout, change = self.layout, np.where(draws < 0.5, -1.0, 1.0)
+        layout, change, x0 = self.layout, np.where(draws < 0.5, -1.0, 1.0), self.x[owner]
         if not layout.flat:
             side = max(1, min(layout.height, layout.width) // 5)
             rows, columns = np.arange(layout.height), np.arange(layout.width)
             change = change.take(rows // side * side, axis=layout.axis + 1).take(columns // side * side, axis=layout.axis + 2)
             change = change * layout.spread(_bump(side)[rows % side][:, columns % side][None])
-        return domain.project(x0, x0 + as_like(x0, self.radius * _unit(change)))
+        return self.domain.project(x0, x0 + as_like(x0, self.radius * _unit(change)))
 
-    def change(self, domain: Domain, x0: Array, best: Array, share: float, draws: Floats) -> Array:
+    def change(self, owner: Index, best: Array, share: float, draws: Floats) -> Array:
         """Empty two squares; their budget, and what was left of the radius, goes along a new bump into the second."""
-        layout = self.layout
+        layout, x0 = self.layout, self.x[owner]
         now = as_numpy(best - x0)
         if layout.flat:
             parts = draws.reshape(len(draws), 3, *layout.shape)
@@ -203,10 +248,10 @@ class _Tiles:
         else:
             emptied, filled = layout.window(share, draws[:, :2]), layout.window(share, draws[:, 2:4])
             bump = self._placed(layout.side(share), draws)
-        both = np.maximum(emptied, filled)
+        both = emptied | filled
         budget = np.sqrt(_size(now * both) ** 2 + np.clip(self.radius**2 - _size(now) ** 2, 0, None))
         fresh = _unit(bump) + _unit(now * filled)
-        return domain.project(x0, x0 + as_like(x0, now * (1 - both) + budget * _unit(fresh)))
+        return self.domain.project(x0, x0 + as_like(x0, now * ~both + budget * _unit(fresh)))
 
     def _placed(self, side: int, draws: Floats) -> Floats:
         """(n, ...) a bump in each sample's second square, upright or on its side, with a random sign for each channel."""
@@ -237,9 +282,9 @@ def _pyramid(height: int, width: int) -> Floats:
 
 def _margins(scores: Array, y: NDArray[np.int64]) -> Floats:
     """(n,) how much the true class's score exceeds the best other one; negative where misclassified."""
-    plain = np.clip(as_numpy(scores), -1e30, 1e30)
+    plain = as_numpy(scores).clip(-1e30, 1e30)
     rows = np.arange(len(y))
-    true = plain[rows, y].copy()
+    true = plain[rows, y]
     plain[rows, y] = -np.inf
     return np.asarray(true - plain.max(axis=1))
 
