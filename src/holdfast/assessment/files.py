@@ -1,4 +1,4 @@
-"""Assessments as files, with their seal checked."""
+"""Assessments as files, with their seal and their evidence's digests checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def read_assessment(path: Path) -> Assessment:
 
     Raises:
         ConfigurationError: it is not an assessment.
-        IntegrityFailure: its content is not what was sealed.
+        IntegrityFailure: its content is not what was sealed, or its evidence is about something else.
     """
     assessment = read_document(path, Assessment, "an assessment of format holdfast-assessment/1")
     if assessment.seal != assessment.computed_seal():
@@ -23,4 +23,11 @@ def read_assessment(path: Path) -> Assessment:
             where=str(path),
             hint="Make it again with holdfast assess.",
         )
+    for evidence in assessment.evidence:
+        if evidence.digests and evidence.digests != assessment.digests:
+            raise IntegrityFailure(
+                f"the evidence of {evidence.probe} is about another model, data or system file than the assessment",
+                where=str(path),
+                hint="Make it again with holdfast assess.",
+            )
     return assessment

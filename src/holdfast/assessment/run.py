@@ -31,9 +31,10 @@ import holdfast
 from holdfast.assessment.document import Assessment, DataSummary, SystemSummary
 from holdfast.assessment.loading import load_target
 from holdfast.assessment.plan import Plan, PlannedProbe, make_plan, probes_by_name
+from holdfast.assessment.steadiness import Steadiness
 from holdfast.assessment.utility import measure_utility
 from holdfast.core import seeds
-from holdfast.core.errors import CannotMeasure, ConfigurationError, HoldfastError
+from holdfast.core.errors import CannotMeasure, ConfigurationError, HoldfastError, IntegrityFailure
 from holdfast.core.evidence import Evidence
 from holdfast.core.files import read_document, write_document
 from holdfast.core.probe import Budget
@@ -92,6 +93,7 @@ class Run:
 
         Raises:
             ConfigurationError: another run works in the same folder.
+            IntegrityFailure: what was measured is not what was planned for; its evidence is dropped.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -189,6 +191,13 @@ class Run:
         )
 
     def _keep(self, name: str, evidence: Evidence, on_done: Callable[[str, Evidence], None] | None) -> None:
+        if evidence.digests != self.target.digests:
+            self._path(name).unlink(missing_ok=True)
+            raise IntegrityFailure(
+                "the model, the data or the system file was replaced while it was measured",
+                where=str(self.file),
+                hint="Run holdfast assess again, and change nothing meanwhile.",
+            )
         self.evidence[name] = evidence
         if on_done:
             on_done(name, evidence)
@@ -222,7 +231,10 @@ class Session:
         probe = probes_by_name([name])[name]
         started = time.process_time()
         try:
+            steadiness = Steadiness(self._target, probe.access, seed)
             evidence = probe.run(self._target, Budget(**job["budget"]), seed, progress)
+            if evidence.status == "measured":
+                steadiness.require()
         except CannotMeasure as refusal:
             evidence = Evidence(probe=probe.id, threats=probe.threats, status=refusal.status, reason=str(refusal))
         except HoldfastError as error:
