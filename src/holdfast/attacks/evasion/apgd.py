@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.attacks.base import Attack
-from holdfast.attacks.evasion.ascent import Ascent, Index, searched
+from holdfast.attacks.evasion.ascent import Ascent, Index, random_start
 from holdfast.attacks.evasion.directions import column, dual, require_radius, require_torch, sizes, step
 from holdfast.attacks.evasion.losses import LOSSES, Loss
 from holdfast.core.arrays import Array, as_numpy
@@ -84,7 +84,7 @@ class APGD(Attack):
                 open_ = open_[oracle.remaining(open_) > 0]
                 if not len(open_):
                     break
-                start = searched(domain).sample(x[open_], streams.uniform(open_, tuple(x.shape[1:])))
+                start = random_start(domain, x[open_], streams.uniform(open_, tuple(x.shape[1:])))
                 towards = torch.as_tensor(target[open_], device=x.device)
                 run = Ascent(oracle, x, y, domain, open_, start, loss, towards)
                 self._climb(run, result, last=loss == self.losses[-1] and index == len(runs) - 1)

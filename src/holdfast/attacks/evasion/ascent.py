@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from holdfast.attacks.evasion.encoded import EncodedDomain
 from holdfast.attacks.evasion.losses import LOSSES, Loss
-from holdfast.core.arrays import Array
-from holdfast.core.domain import Domain
+from holdfast.core.arrays import Array, as_like
+from holdfast.core.domain import Ball, Domain
 from holdfast.core.oracle import Oracle
 
 Index = NDArray[np.int64]
@@ -24,6 +24,17 @@ Index = NDArray[np.int64]
 def searched(domain: Domain) -> Domain:
     """The domain that steps move in: a table's over the real numbers, any other as it is."""
     return domain.relaxed if isinstance(domain, EncodedDomain) else domain
+
+
+def random_start(domain: Domain, x: Array, uniform: NDArray[np.float64]) -> Array:
+    """Points anywhere in the ball around each original, brought into the box; in other domains, its own draws.
+
+    Unlike a draw from the part of the ball that lies in the box, this leaves features at the box's edge there half of the time.
+    """
+    moved = searched(domain)
+    if not isinstance(moved, Ball) or moved.norm == "l0":
+        return moved.sample(x, uniform)
+    return moved.project(x, x + moved.radius * as_like(x, 2 * uniform - 1))
 
 
 class Ascent:

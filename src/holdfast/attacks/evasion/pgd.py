@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.attacks.base import Attack
-from holdfast.attacks.evasion.ascent import Ascent, searched
+from holdfast.attacks.evasion.ascent import Ascent, random_start
 from holdfast.attacks.evasion.directions import require_radius, require_torch, step
 from holdfast.attacks.evasion.losses import LOSSES, Loss
 from holdfast.core.arrays import Array
@@ -71,7 +71,7 @@ class PGD(Attack):
                 break
             now = x[open_]
             if self.random_start:
-                now = searched(domain).sample(now, streams.uniform(open_, tuple(x.shape[1:])))
+                now = random_start(domain, now, streams.uniform(open_, tuple(x.shape[1:])))
             run = Ascent(oracle, x, y, domain, open_, now, self.loss)
             self._climb(run, result, length, last=start == self.restarts - 1)
             open_ = run.samples
