@@ -10,7 +10,6 @@ import pytest
 from holdfast.assessment.document import Assessment
 from holdfast.assessment.integrity import check_current
 from holdfast.assessment.run import assess, prepare
-from holdfast.cli.assess import keep_replaced
 from holdfast.core.errors import ConfigurationError, IntegrityFailure
 
 
@@ -61,16 +60,6 @@ def test_other_answers_are_another_model(clinic: Path) -> None:
     system.write_text(system.read_text().replace("returns: scores,", "returns: label, answers: label,"))
     with pytest.raises(IntegrityFailure, match="answers"):
         check_current(document, system)
-
-
-def test_a_new_assessment_never_destroys_an_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "assessment.json"
-    assert keep_replaced(path) is None
-    for content in ("first", "second"):
-        path.write_text(content)
-        keep_replaced(path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["assessment.1.json", "assessment.2.json"]
-    assert (tmp_path / "assessment.1.json").read_text() == "first"
 
 
 def test_the_published_schema_is_the_documents(pytestconfig: pytest.Config) -> None:

@@ -68,11 +68,19 @@ def assess(
 ) -> None:
     """Attack the model, quantify the risks, and write the assessment."""
     from holdfast.assessment.run import prepare
+    from holdfast.cli.placing import require_placeable, set_aside, sources
     from holdfast.cli.progress import Watcher
+    from holdfast.core.errors import ConfigurationError
     from holdfast.core.files import write_document, write_text
 
+    if html and html.resolve() == output.resolve():
+        raise ConfigurationError("the assessment and its report need two files", where=str(html), hint="Choose another --html.")
     started = time.monotonic()
     run = prepare(Path(system), budget=budget, seed=seed, only=only, workers=workers, trust=trust or (), show_values=show_values)
+    made_from = sources(run.system, Path(system))
+    require_placeable(output, made_from, assessment=True)
+    if html:
+        require_placeable(html, made_from, assessment=False)
     with Watcher(len(run.plan.probes), run.plan.seconds) as watcher:
         try:
             run.measure(
@@ -88,13 +96,16 @@ def assess(
             )
             raise
     assessment = run.finish(started=started)
-    replaced = keep_replaced(output)
+    require_placeable(output, made_from, assessment=True)
+    replaced = set_aside(output)
     write_document(output, assessment)
     record(assessment, Path(system))
     run.discard()
     if html:
         from holdfast.reports.html import render_html
 
+        require_placeable(html, made_from, assessment=False)
+        set_aside(html)
         write_text(html, render_html(assessment))
     if json:
         emit_json(assessment)
@@ -145,17 +156,6 @@ def history(
             str(entry.unmeasured),
         )
     console().print(table)
-
-
-def keep_replaced(path: Path) -> Path | None:
-    """Move an existing assessment aside, so that a new one never destroys it; returns where it is now."""
-    if not path.exists():
-        return None
-    number = 1
-    while (aside := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
-        number += 1
-    path.rename(aside)
-    return aside
 
 
 def record(assessment: Any, system: Path) -> None:

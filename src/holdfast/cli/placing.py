@@ -1,0 +1,102 @@
+"""Where a command may write: never over what an assessment is made from, and never over a file of another kind.
+
+Everything is looked at before the measuring begins, so that hours of work do not end at a path that cannot be written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel
+
+from holdfast.core.errors import ConfigurationError
+from holdfast.core.files import NO_FILE, read_document
+
+if TYPE_CHECKING:
+    from holdfast.threats.system import System
+
+
+class _AnyAssessment(BaseModel):
+    """What tells an assessment from other JSON; its content may be damaged."""
+
+    format: Literal["holdfast-assessment/1"]
+
+
+def require_placeable(path: Path, sources: tuple[Path, ...], *, assessment: bool) -> None:
+    """Return if a report may be written there.
+
+    Args:
+        path: where it is to go.
+        sources: what it is made from; see `sources`.
+        assessment: only an earlier assessment may stand there; any earlier file otherwise.
+
+    Raises:
+        ConfigurationError: something is there that is no regular file, is or lies in a source, or is of another kind; or the
+            folder cannot be written.
+    """
+    try:
+        for source in sources:
+            if source.resolve() in (path.resolve(), *path.resolve().parents) or _same(source, path):
+                raise ConfigurationError("the assessment is made from this; it is never replaced", where=str(path))
+        folder = path.parent
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ConfigurationError("cannot write in this folder", where=str(folder))
+        if not path.exists():
+            return
+        if not path.is_file():
+            raise ConfigurationError(f"cannot write: {NO_FILE}", where=str(path))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"cannot write: {getattr(error, 'strerror', None) or error}", where=repr(str(path))) from error
+    if assessment:
+        try:
+            read_document(path, _AnyAssessment, "an assessment")
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                "a file that is no assessment stands there, and is left alone", where=str(path), hint="Choose another --output."
+            ) from error
+
+
+def sources(system: System, file: Path) -> tuple[Path, ...]:
+    """The system file, the files and folders that it names, and the decisions beside it."""
+    from holdfast.risk.decisions import decisions_file
+
+    root = file.resolve().parent
+    return file, decisions_file(file), *(root / name for name in _named(system))
+
+
+def _named(system: System) -> Iterator[str]:
+    model = system.model
+    yield from (part.path for part in system.data)
+    for value in (model.path, model.entry, model.factory, model.recipe):
+        if value:
+            yield value if value == model.path else value.rpartition(":")[0] or value
+
+
+def set_aside(path: Path) -> Path | None:
+    """Move an existing file aside, so that a new one never destroys it; returns where it is now.
+
+    Raises:
+        ConfigurationError: it cannot be moved.
+    """
+    try:
+        if not path.exists():
+            return None
+        number = 1
+        while (aside := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
+            number += 1
+        path.rename(aside)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"cannot move the earlier file aside: {getattr(error, 'strerror', None) or error}", where=str(path)
+        ) from error
+    return aside
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether both are there and are one file under two names."""
+    return one.exists() and other.exists() and one.samefile(other)
