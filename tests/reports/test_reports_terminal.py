@@ -34,6 +34,14 @@ def test_a_narrow_terminal_drops_the_range(assessment: Assessment) -> None:
     assert "5–95 %" not in printed(assessment, 80)
 
 
+@pytest.mark.parametrize("width", [100, 80])
+def test_risk_ids_stand_whole_in_a_line(assessment: Assessment, width: int) -> None:
+    outline = Outline(assessment)
+    words = printed(assessment, width).split()
+    for risk in (*outline.measured_risks, *outline.assumed_risks[:LARGEST_ASSUMED]):
+        assert risk.id in words
+
+
 def test_a_pipe_gets_plain_text_and_a_terminal_colours(assessment: Assessment) -> None:
     assert "\x1b" not in printed(assessment, 100)
     assert "\x1b[" in printed(assessment, 100, terminal=True)

@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from holdfast.threats.derivation import derive
+from holdfast.threats.reader import read_system
 from holdfast.threats.schema import system_schema
 
 HERE = Path(__file__).parent
@@ -35,6 +38,17 @@ def test_the_list_is_in_order_and_fits_100_columns() -> None:
     assert text.index("T-EVA-01") < text.index("\nExcluded") < text.index("T-GEN-01")
     assert text.count("\nT-") == 55
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_narrow_terminals_keep_every_word_of_the_reason(columns: str) -> None:
+    result = run("threats", HOSPITAL, columns=columns)
+    assert result.returncode == 0, result.stderr
+    assert max(len(line.rstrip()) for line in result.stdout.splitlines()) <= int(columns)
+    shown = Counter(result.stdout.split())
+    told = Counter(word for threat in derive(read_system(Path(HOSPITAL))) for word in threat.because.partition(": ")[2].split())
+    assert told
+    assert not told - shown
 
 
 def test_everything_about_each_threat() -> None:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from holdfast.threats.derivation import Threat
 
 
+WIDE = 90
+"""Below this width the table leaves out what a threat harms; `--all` tells it."""
+
+
 class Form(StrEnum):
     """How the threat model is written."""
 
@@ -126,7 +130,7 @@ def _list(out: Terminal, name: str, derived: Sequence[Threat], everything: bool)
             for threat in groups[state]:
                 _details(out, threat)
         elif groups[state]:
-            out.print(_table(groups[state], harms=state != "excluded"))
+            out.print(_table(groups[state], harms=state != "excluded" and out.width >= WIDE))
 
 
 def _table(rows: Sequence[Threat], *, harms: bool) -> Table:
@@ -135,10 +139,10 @@ def _table(rows: Sequence[Threat], *, harms: bool) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("id", no_wrap=True)
-    table.add_column("threat", min_width=28)
+    table.add_column("threat", overflow="fold")
     if harms:
         table.add_column("harms", no_wrap=True)
-    table.add_column("because", min_width=30)
+    table.add_column("because", overflow="fold")
     for threat in rows:
         table.add_row(
             threat.id, plain_text(threat.name), *([plain_text(threat.goal)] if harms else []), plain_text(_reason(threat))

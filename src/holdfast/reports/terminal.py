@@ -50,9 +50,11 @@ def print_summary(assessment: Assessment, console: Console) -> None:
         unit, width = assessment.register.unit, console.width
         if outline.measured_risks:
             console.print(_risks("Largest measured risks", outline.measured_risks, LARGEST, outline, unit, width))
+            console.print()
         if outline.assumed_risks:
             title = "Largest risks that nothing measured"
             console.print(_risks(title, outline.assumed_risks, LARGEST_ASSUMED, outline, unit, width))
+            console.print()
         console.print(_text(outline.parts))
         console.print(_text(SHARED_ESTIMATES, "dim"))
         console.print()
@@ -61,24 +63,37 @@ def print_summary(assessment: Assessment, console: Console) -> None:
 
 
 def _risks(title: str, risks: Sequence[Risk], most: int, outline: Outline, unit: str, width: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
-    table.add_column("Threat, risk id", ratio=4, overflow="fold")
-    table.add_column("Actor", ratio=2, overflow="fold")
-    table.add_column("P(success), 90 %", overflow="fold", max_width=17)
-    table.add_column("Mean a year", justify="right", no_wrap=True)
-    if width >= NARROW:
-        table.add_column("5–95 %", justify="right", overflow="fold")
-    for risk in risks[:most]:
-        name = _text(risk.threat_name + (" (may apply)" if outline.may_apply(risk) else ""))
-        cells = [
-            Text("\n").join([name, _text(risk.id, "dim")]),
-            _text(risk.actor),
-            _success(risk),
-            _text(numbers.money(risk.annual.mean, unit)),
-        ]
-        if width >= NARROW:
-            cells.append(_text(numbers.money_range(risk.annual.p5, risk.annual.p95, unit)))
-        table.add_row(*cells)
+    wide = width >= NARROW
+    shown = risks[:most]
+    names = [risk.threat_name + (" (may apply)" if outline.may_apply(risk) else "") for risk in shown]
+    means = [_text(numbers.money(risk.annual.mean, unit)) for risk in shown]
+    ranges = [_text(numbers.money_range(risk.annual.p5, risk.annual.p95, unit)) for risk in shown]
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        title=title,
+        title_justify="left",
+        title_style="bold",
+    )
+    columns = [("P(success), 90 %", 17 if width >= 80 else 13), ("Mean a year", max(11, *map(len, means)))]
+    columns += [("5–95 %", min(20, max(map(len, ranges))))] if wide else []
+    actor_width = min(20, max(5, *(len(_text(risk.actor)) for risk in shown)))
+    left = max(10, width - sum(size + 2 for _, size in columns))
+    longest = max(len(_text(risk.id)) for risk in shown)
+    apart = wide and left - actor_width - 2 >= longest
+    left -= actor_width + 2 if apart else 0
+    heading = "Threat, risk id" if apart else "Threat, actor, risk id"
+    table.add_column(heading, width=min(left, max(longest, len(heading), *(len(_text(name)) for name in names))), overflow="fold")
+    if apart:
+        table.add_column("Actor", width=actor_width, overflow="fold")
+    for number, (header, size) in enumerate(columns):
+        table.add_column(header, width=size, justify="right" if number else "left", overflow="fold")
+    for risk, name, mean, between in zip(shown, names, means, ranges, strict=True):
+        actor = _text(risk.actor)
+        first = Text("\n").join([_text(name), *([] if apart else [actor]), _text(risk.id, "dim")])
+        table.add_row(first, *([actor] if apart else []), _success(risk), mean, *([between] if wide else []))
     if len(risks) > most:
         table.caption = f"{len(risks) - most} more in the assessment"
         table.caption_justify = "left"
