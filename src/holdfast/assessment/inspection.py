@@ -13,6 +13,7 @@ import pandas as pd
 
 from holdfast.artifacts.checking import FileCheck, check_file
 from holdfast.artifacts.loading import load_object
+from holdfast.assessment.rehearsal import rehearse_file
 from holdfast.core.errors import HoldfastError
 from holdfast.datasets.reading import Contents, read_contents
 from holdfast.models.answers import class_name
@@ -136,6 +137,7 @@ def _look_at_model(seen: Seen, path: Path) -> None:
         return
     if check.format in ("pickle", "compressed pickle", "npy"):
         try:
+            rehearse_file(path)
             value = load_object(check)
         except HoldfastError as error:
             seen.why_closed = error.what

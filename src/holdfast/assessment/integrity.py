@@ -7,6 +7,7 @@ from pathlib import Path
 
 from holdfast.assessment.document import Assessment
 from holdfast.assessment.loading import load_target
+from holdfast.assessment.rehearsal import rehearse
 from holdfast.core.errors import IntegrityFailure
 from holdfast.threats.reader import read_system
 
@@ -26,7 +27,9 @@ def check_current(assessment: Assessment, system_file: Path, trust: Collection[s
         IntegrityFailure: the model, its answers, the data or the domain are not those that were measured.
         HoldfastError: the system file or what it names cannot be read.
     """
-    current = load_target(read_system(system_file), system_file, trust=trust).digests
+    system = read_system(system_file)
+    rehearse(system, system_file, trust)
+    current = load_target(system, system_file, trust=trust).digests
     for name, meaning in CHECKED.items():
         if assessment.digests.get(name) != current.get(name):
             raise IntegrityFailure(

@@ -15,7 +15,6 @@ import fcntl
 import hashlib
 import json
 import os
-import platform
 import shutil
 import time
 import traceback
@@ -23,7 +22,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,9 @@ import holdfast
 from holdfast.assessment.document import Assessment, DataSummary, SystemSummary
 from holdfast.assessment.loading import load_target
 from holdfast.assessment.plan import Plan, PlannedProbe, make_plan, probes_by_name
+from holdfast.assessment.rehearsal import rehearse
 from holdfast.assessment.steadiness import Steadiness
+from holdfast.assessment.surroundings import state_folder, versions
 from holdfast.assessment.utility import measure_utility
 from holdfast.core import seeds
 from holdfast.core.errors import CannotMeasure, ConfigurationError, HoldfastError, IntegrityFailure
@@ -46,9 +46,6 @@ from holdfast.risk.quantification import able_actors, quantify
 from holdfast.threats.derivation import Threat, derive
 from holdfast.threats.reader import read_system
 from holdfast.threats.system import System
-
-STATE_VARIABLE = "XDG_STATE_HOME"
-DECIDING_PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "torch", "xgboost", "lightgbm", "onnxruntime")
 
 
 @dataclass(kw_only=True)
@@ -272,6 +269,7 @@ def prepare(
         HoldfastError: the system file, the model or the data are not usable.
     """
     system = read_system(file)
+    rehearse(system, file, trust)
     target = load_target(system, file, trust=trust, show_values=show_values)
     threats = derive(system)
     installed = probes_by_name()
@@ -293,7 +291,7 @@ def prepare(
         plan=plan,
         seed=seed,
         trust=tuple(trust),
-        folder=runs_folder() / key,
+        folder=state_folder() / "runs" / key,
         measurable=measurable,
     )
 
@@ -306,23 +304,6 @@ def assess(file: Path, *, resume: bool = False, progress: Progress | None = None
     assessment = run.finish(started=started)
     run.discard()
     return assessment
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides results."""
-    found = {"holdfast": holdfast.__version__, "python": platform.python_version()}
-    for package in DECIDING_PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def runs_folder() -> Path:
-    """Where evidence of unfinished runs is kept: with the user and not with the project, whose author must not supply it."""
-    state = os.environ.get(STATE_VARIABLE)
-    return (Path(state) if state else Path.home() / ".local" / "state") / "holdfast" / "runs"
 
 
 def _key(file: Path, system: System, target: Target, plan: Plan, seed: int) -> str:

@@ -75,6 +75,7 @@ def retrain(
     import joblib
 
     from holdfast.assessment.loading import load_target
+    from holdfast.assessment.rehearsal import rehearse
     from holdfast.cli.progress import Watcher
     from holdfast.core.errors import ConfigurationError
     from holdfast.core.files import write_bytes
@@ -84,6 +85,7 @@ def retrain(
 
     described = read_system(system)
     new = _new_file(system, output, force)
+    rehearse(described, system, trust or ())
     target = load_target(described, system, trust=trust or ())
     if _estimator(target.weights) is None or described.model.path is None:
         raise ConfigurationError(
