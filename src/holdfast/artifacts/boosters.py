@@ -20,9 +20,7 @@ def check_xgboost_state(state: Any, source: str) -> None:
     Raises:
         InvalidModel: as above.
     """
-    content = state.get("handle") if type(state) is dict else b""
-    if content is None:
-        return
+    content = state.get("handle") if type(state) is dict else None
     if type(content) is not bytearray:
         raise InvalidModel("an XGBoost booster without its bytes", where=source)
     check_xgboost_snapshot(bytes(content), source)
@@ -34,9 +32,7 @@ def check_lightgbm_state(state: Any, source: str) -> None:
     Raises:
         InvalidModel: as above.
     """
-    content = state.get("_handle", state.get("handle")) if type(state) is dict else b""
-    if content is None:
-        return
+    content = state.get("_handle", state.get("handle")) if type(state) is dict else None
     if type(content) is not str:
         raise InvalidModel("a LightGBM booster without its text", where=source)
     check_lightgbm(content.encode("utf-8", "surrogatepass"), source)
@@ -54,7 +50,8 @@ class BoosterGuard:
     def __init__(self, source: str) -> None:
         self._source = source
         self._classes: dict[str, type] = {}
-        self._made: list[tuple[Any, type]] = []
+        self._made: list[Any] = []
+        self._given: dict[int, type] = {}
 
     def guarded(self, key: str, found: Any) -> Any:
         """The class of a booster as one that checks its state; anything else as it is."""
@@ -66,16 +63,29 @@ class BoosterGuard:
         return self._classes[key]
 
     def lift(self) -> None:
-        """Give every booster that was made its own class back."""
-        for booster, kind in self._made:
-            booster.__class__ = kind
+        """Give every booster that was made its own class back.
+
+        Raises:
+            InvalidModel: one was never given a state.
+        """
+        for booster in self._made:
+            if id(booster) not in self._given:
+                raise InvalidModel(f"a {type(booster).__name__} without a state", where=self._source)
+            booster.__class__ = self._given[id(booster)]
 
     def _subclass(self, kind: type[Any], check: Callable[[Any, str], None]) -> type:
         guard = self
 
+        def make(guarded: type[Any]) -> Any:
+            booster = object.__new__(guarded)
+            guard._made.append(booster)
+            return booster
+
         def set_state(booster: Any, state: Any) -> None:
             check(state, guard._source)
+            if any(type(name) is not str or hasattr(kind, name) for name in state):
+                raise InvalidModel("a booster with a method of its own", where=guard._source)
             kind.__setstate__(booster, state)
-            guard._made.append((booster, kind))
+            guard._given[id(booster)] = kind
 
-        return type(kind.__name__, (kind,), {"__setstate__": set_state})
+        return type(kind.__name__, (kind,), {"__new__": make, "__setstate__": set_state})

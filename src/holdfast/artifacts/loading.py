@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from holdfast.artifacts.allowlist import allowed_uses, current, key_of
 from holdfast.artifacts.boosters import BoosterGuard
 from holdfast.artifacts.checking import FileCheck, pickle_bytes
+from holdfast.artifacts.constructors import CONSTRUCTORS
 from holdfast.artifacts.objects import check_objects
 from holdfast.artifacts.pickles import WRAPPER
 from holdfast.artifacts.symbols import BOUND_METHODS
@@ -39,6 +40,8 @@ def load_object(check: FileCheck) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             value = _load_trusted(check, stream) if check.unlisted else _load_listed(check, stream)
+            if not check.unlisted:
+                check_objects(value, source)
     except HoldfastError:
         raise
     except Exception as error:
@@ -49,8 +52,6 @@ def load_object(check: FileCheck) -> Any:
         ) from error
     import numpy as np
 
-    if not check.unlisted:
-        check_objects(value, source)
     return value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.dtype == object and value.size == 1 else value
 
 
@@ -82,6 +83,8 @@ def find_listed(module: str, name: str) -> Any:
         raise UnsafeFile(f"refused {module}.{name}, which is not on the allow-list")
     if key == "builtins:getattr":
         return bound_method
+    if key in CONSTRUCTORS:
+        return CONSTRUCTORS[key]
     module, name = current(module, name)
     package = module.split(".")[0]
     try:

@@ -2,90 +2,86 @@
 
 from __future__ import annotations
 
+import functools
+import types
 from collections import deque
 from typing import Any
 
 import numpy as np
 
+from holdfast.artifacts import containers
+from holdfast.artifacts.ensembles import NEIGHBOUR_TREES, TREE, check_fitted_tree, check_gradient_boosting, check_owner, name_of
 from holdfast.artifacts.lightgbm_files import check_lightgbm
-from holdfast.artifacts.trees import check_tree
 from holdfast.artifacts.xgboost_files import check_xgboost_ubj
 from holdfast.core.errors import InvalidModel
 
 MOST_OBJECTS = 10_000_000
-ATOMS = (str, bytes, bytearray, int, float, complex, bool, type(None), np.generic, type)
+HIGHEST_DEGREE = 20
+ATOMS = (str, bytes, bytearray, int, float, complex, bool, type(None), np.number, np.bool_, type)
 
 
 def check_objects(value: Any, source: str) -> None:
-    """Refuse trees, histogram predictors, support vectors, neighbour trees and sparse matrices that point outside their arrays.
+    """Refuse objects that point outside their arrays, or whose values stand in for their class's methods.
 
     Raises:
         InvalidModel: as above.
     """
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}
+    boosted: list[Any] = []
     pending: list[Any] = [value]
     while pending:
         item = pending.pop()
         if isinstance(item, ATOMS) or id(item) in seen:
             continue
-        seen.add(id(item))
+        seen[id(item)] = item
         if len(seen) > MOST_OBJECTS:
             raise InvalidModel(f"holds more than {MOST_OBJECTS:,} objects", where=source)
-        check = CHECKS.get(f"{type(item).__module__}.{type(item).__name__}")
+        check = CHECKS.get(name_of(item))
         if check:
             check(item, source)
-        if isinstance(item, dict):
-            pending += item.values()
-        elif isinstance(item, (list, tuple, set, frozenset, deque)):
-            pending += item
-        elif isinstance(item, np.ndarray):
-            pending += item.ravel().tolist() if item.dtype == object else []
-        elif hasattr(item, "__dict__"):
+        if type(item).__module__ == "sklearn.ensemble._gb":
+            boosted.append(item)
+        pending += _parts(item, source)
+        if hasattr(item, "__dict__") and not isinstance(item, types.FunctionType):
+            _check_shadows(item, source)
+            check_owner(item, source)
             pending += vars(item).values()
-            _check_owner(item, source)
+    for model in boosted:
+        check_gradient_boosting(model, source)
 
 
-def _check_owner(estimator: Any, source: str) -> None:
-    """Compiled trees do not look at how many columns they are given; whoever owns them does, by a number of its own."""
-    held = vars(estimator)
-    if "n_features_in_" not in held:
-        return
-    if "_predictors" in held:
-        _check_histogram(estimator, source)
-    trees = [held["tree_"]] if "tree_" in held else []
-    if type(estimator).__module__ in ("sklearn.ensemble._forest", "sklearn.ensemble._gb"):
-        members = np.asarray(held.get("estimators_", ()), dtype=object).ravel()
-        trees += [member.tree_ for member in members if hasattr(member, "tree_")]
-    if any(int(getattr(tree, "n_features", 0)) > int(held["n_features_in_"]) for tree in trees):
-        raise InvalidModel("a tree of more features than its model takes", where=source)
+def _parts(item: Any, source: str) -> list[Any]:
+    """What an object holds elsewhere than in its `__dict__`."""
+    if isinstance(item, dict):
+        return [*item.keys(), *item.values()]
+    if isinstance(item, (list, tuple, set, frozenset, deque)):
+        return list(item)
+    if isinstance(item, (np.ndarray, np.void)):
+        containers.check_dtype(item.dtype, source)
+        return item.ravel().tolist() if item.dtype == object and isinstance(item, np.ndarray) else []
+    if isinstance(item, np.dtype):
+        containers.check_dtype(item, source)
+    if isinstance(item, functools.partial):
+        return [*item.args, *item.keywords.values()]
+    if isinstance(item, types.MethodType):
+        return [item.__self__]
+    return containers.parts_of(item) if type(item).__module__.partition(".")[0] == "pandas" else []
 
 
-def _check_tree(tree: Any, source: str) -> None:
-    if not 1 <= tree.node_count <= tree.capacity:
-        raise InvalidModel("a tree of another number of nodes than it states", where=source)
-    left, right = np.asarray(tree.children_left), np.asarray(tree.children_right)
-    features = np.asarray(tree.feature)[left >= 0]
-    if ((left < 0) != (right < 0)).any() or (features.size and (features.min() < 0 or features.max() >= tree.n_features)):
-        raise InvalidModel("a tree that splits on features it does not have", where=source)
-    check_tree((left.astype(np.int64), right.astype(np.int64)), int(tree.node_count), source)
+def _check_shadows(item: Any, source: str) -> None:
+    """A value under the name of a method would be called instead of it, past every check that the method makes."""
+    kind: Any = type(item)
+    for name, value in vars(item).items():
+        own = isinstance(value, types.MethodType) and value.__self__ is item and value.__func__ is getattr(kind, name, None)
+        if not own and _is_method(kind, name):
+            raise InvalidModel(f"a {kind.__name__} whose {str(name)[:40]!r} is not its own", where=source)
 
 
-def _check_histogram(estimator: Any, source: str) -> None:
-    features = int(estimator.n_features_in_)
-    for stage in estimator._predictors:
-        for predictor in stage:
-            nodes = predictor.nodes
-            inner = nodes[nodes["is_leaf"] == 0]
-            sides = [inner[name].astype(np.int64) for name in ("left", "right")]
-            if inner.size and (inner["feature_idx"].max() >= features or inner["feature_idx"].min() < 0):
-                raise InvalidModel("a tree that splits on features it does not have", where=source)
-            bitsets = min(len(predictor.raw_left_cat_bitsets), len(predictor.binned_left_cat_bitsets))
-            categorical = inner[inner["is_categorical"] == 1]
-            if categorical.size and categorical["bitset_idx"].max() >= bitsets:
-                raise InvalidModel("a tree with categories it does not have", where=source)
-            if not len(nodes):
-                raise InvalidModel("a tree without nodes", where=source)
-            check_tree(sides, len(nodes), source)
+@functools.cache
+def _is_method(kind: Any, name: str) -> bool:
+    found = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
+    cached = isinstance(found, functools.cached_property)
+    return hasattr(type(found), "__get__") and not hasattr(type(found), "__set__") and not cached
 
 
 def _check_support_vectors(machine: Any, source: str) -> None:
@@ -135,48 +131,94 @@ def _check_neighbours(tree: Any, source: str) -> None:
         raise InvalidModel("a neighbour tree without a metric", where=source)
 
 
-def _check_sparse(matrix: Any, source: str) -> None:
-    """Compiled products and conversions follow the indices of a sparse matrix wherever they point."""
-    try:
-        if matrix.format == "coo":
-            fits = all(
-                len(place) == len(matrix.data) and (not len(place) or (place.min() >= 0 and place.max() < size))
-                for place, size in zip(matrix.coords, matrix.shape, strict=True)
-            )
-        elif matrix.format == "dia":
-            fits = matrix.data.ndim == 2 and matrix.offsets.shape == matrix.data.shape[:1] and min(matrix.shape) >= 0
-        elif matrix.format == "lil":
-            rows = zip(matrix.rows, matrix.data, strict=True)
-            fits = len(matrix.rows) == matrix.shape[0] and all(
-                len(row) == len(values) and all(0 <= place < matrix.shape[1] for place in row) for row, values in rows
-            )
-        else:
-            matrix.check_format(full_check=True)
-            fits = True
-    except (ValueError, TypeError, AttributeError, IndexError) as error:
-        raise InvalidModel(f"a malformed sparse matrix: {error}", where=source) from error
+def _check_labels(model: Any, source: str) -> None:
+    """Compiled votes count by the labels of the neighbours, which stand in a place of their own."""
+    held = vars(model)
+    if "_y" not in held:
+        return
+    labels = np.asarray(held["_y"])
+    classes = held["classes_"] if isinstance(held["classes_"], list) else [held["classes_"]]
+    rows = held["_fit_X"].shape[0]
+    fits = labels.dtype.kind in "iu" and labels.shape in ((rows,), (rows, len(classes))) and len(classes) >= 1
+    columns = labels.reshape(rows, -1).T if fits else ()
+    if not fits or len(columns) != len(classes) or held.get("n_samples_fit_") != rows:
+        raise InvalidModel("neighbours whose labels do not fit their rows", where=source)
+    for column, names in zip(columns, classes, strict=True):
+        if rows and not 0 <= column.min() <= column.max() < len(names):
+            raise InvalidModel("neighbours of classes that it does not have", where=source)
+
+
+def _check_centres(model: Any, source: str) -> None:
+    held = vars(model)
+    if "cluster_centers_" not in held:
+        return
+    centres, features = np.asarray(held["cluster_centers_"]), held.get("n_features_in_")
+    fits = type(features) is int and centres.ndim == 2 and centres.shape[0] >= 1 and centres.shape[1] == features
+    pending = [held["_bisecting_tree"]] if "_bisecting_tree" in held else []
+    while fits and pending:
+        node = pending.pop()
+        fits = np.shape(node.center) == (features,) and len(pending) <= 2 * len(centres)
+        pending += [side for side in (node.left, node.right) if side is not None]
     if not fits:
-        raise InvalidModel("a sparse matrix that points outside itself", where=source)
+        raise InvalidModel("cluster centres of another width than the inputs", where=source)
+
+
+def _check_spline(spline: Any, source: str) -> None:
+    held = vars(spline)
+    knots, weights = (np.asarray(held[f"_{name}"] if f"_{name}" in held else held.get(name)) for name in "tc")
+    degree = held.get("k")
+    fits = (
+        type(degree) is int
+        and 0 <= degree <= HIGHEST_DEGREE
+        and knots.ndim == 1
+        and knots.dtype == np.float64
+        and weights.dtype.kind in "fc"
+        and weights.ndim >= 1
+        and len(weights) >= len(knots) - degree - 1 >= degree + 1
+        and np.isfinite(knots).all()
+        and (np.diff(knots) >= 0).all()
+        and np.isfinite(weights).all()
+    )
+    if not fits:
+        raise InvalidModel("a spline whose knots, coefficients and degree do not fit", where=source)
+
+
+def _check_vocabulary(vectorizer: Any, source: str) -> None:
+    places = list(vars(vectorizer).get("vocabulary_", {}).values())
+    if any(not isinstance(place, (int, np.integer)) or not 0 <= place < len(places) for place in places):
+        raise InvalidModel("a vocabulary that points outside itself", where=source)
+
+
+def _check_random(source_of_numbers: Any, source: str) -> None:
+    """Compiled generators read on from the position that they are given."""
+    generator = getattr(source_of_numbers, "_bit_generator", getattr(source_of_numbers, "bit_generator", source_of_numbers))
+    state = generator.state
+    position, most = (state["state"].get("pos", 0), 624) if "pos" in state["state"] else (state.get("buffer_pos", 0), 4)
+    if not 0 <= position <= most:
+        raise InvalidModel("random numbers from outside their state", where=source)
 
 
 def _check_xgboost(booster: Any, source: str) -> None:
-    check_xgboost_ubj(bytes(booster.save_raw("ubj")), source)
+    check_xgboost_ubj(bytes(type(booster).save_raw(booster, "ubj")), source)
 
 
 def _check_lightgbm(booster: Any, source: str) -> None:
-    check_lightgbm(booster.model_to_string().encode(), source)
+    check_lightgbm(type(booster).model_to_string(booster).encode(), source)
 
 
 CHECKS: dict[str, Any] = {
-    "sklearn.tree._tree.Tree": _check_tree,
+    **containers.CHECKS,
+    TREE: check_fitted_tree,
     **{f"sklearn.svm._classes.{name}": _check_support_vectors for name in ("SVC", "NuSVC", "SVR", "NuSVR", "OneClassSVM")},
-    **{
-        f"scipy.sparse._{form}.{form}_{kind}": _check_sparse
-        for form in ("csr", "csc", "bsr", "coo", "dia", "lil")
-        for kind in ("matrix", "array")
-    },
-    "sklearn.neighbors._kd_tree.KDTree": _check_neighbours,
-    "sklearn.neighbors._ball_tree.BallTree": _check_neighbours,
+    **dict.fromkeys(NEIGHBOUR_TREES, _check_neighbours),
+    **{f"sklearn.neighbors._classification.{kind}NeighborsClassifier": _check_labels for kind in ("K", "Radius")},
+    **{f"sklearn.cluster._kmeans.{name}": _check_centres for name in ("KMeans", "MiniBatchKMeans")},
+    "sklearn.cluster._bisect_k_means.BisectingKMeans": _check_centres,
+    "scipy.interpolate._bsplines.BSpline": _check_spline,
+    "sklearn.feature_extraction._dict_vectorizer.DictVectorizer": _check_vocabulary,
+    "numpy.random.mtrand.RandomState": _check_random,
+    "numpy.random._generator.Generator": _check_random,
+    **{f"numpy.random._{module}.{name}": _check_random for module, name in (("mt19937", "MT19937"), ("philox", "Philox"))},
     "xgboost.core.Booster": _check_xgboost,
     "lightgbm.basic.Booster": _check_lightgbm,
 }
