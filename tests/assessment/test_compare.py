@@ -379,13 +379,13 @@ def test_utility_and_losses_stand_beside():
     assert Comparison.model_validate_json(got.model_dump_json()) == got
 
 
-def useful(right: Any, clusters: Any = None) -> Utility:
+def useful(right: Any, clusters: Any = None, inputs: Any = None) -> Utility:
     from types import SimpleNamespace
 
     right = np.asarray(right)
     data = Dataset(
         name="holdout",
-        x=right[:, None].astype(float),
+        x=np.stack([right, np.arange(len(right)) if inputs is None else inputs], axis=1).astype(float),
         y=right.astype(np.int64) * 0,
         classes=("no", "yes"),
         ids=np.arange(len(right)).astype(str),
@@ -424,6 +424,21 @@ def test_the_cost_counts_clusters():
     assert apart.pairing == "unpaired"
     assert apart.high - apart.low > 2.8 * (naive.high - naive.low)
     assert Utility.model_validate_json(sides[0].utility.model_dump_json()) == sides[0].utility
+
+
+@pytest.mark.claim("loop-2")
+def test_copies_of_rows_make_no_accuracy_surer():
+    right = np.arange(40) < 36
+    once = useful(right)
+    tenfold = useful(np.tile(right, 10), inputs=np.tile(np.arange(40), 10))
+    assert tenfold.accuracy == pytest.approx(once.accuracy)
+    assert tenfold.accuracy_low <= once.accuracy_low + 0.005
+    fewer = np.arange(40) < 30
+    after = [useful(fewer), useful(np.tile(fewer, 10), inputs=np.tile(np.arange(40), 10))]
+    changes = [
+        compare(assessment(utility=old), assessment(utility=new)).utility for old, new in zip((once, tenfold), after, strict=True)
+    ]
+    assert changes[1].high - changes[1].low >= 0.98 * (changes[0].high - changes[0].low)
 
 
 @pytest.mark.parametrize("wrong", [{"correct": "ff"}, {"correct": "zz"}, {"clusters": "0,1"}, {"clusters": "a" * 10}])

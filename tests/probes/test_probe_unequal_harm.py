@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from holdfast.assessment.gate import upper_bound
 from holdfast.core.errors import Inconclusive, Unmeasured
 from holdfast.core.oracle import Access
 from holdfast.core.probe import BUDGETS, Probe
@@ -39,7 +40,7 @@ def target(harm: float, rows: int = 1200, seed: int = 0) -> Target:
     wrong = draw.random(rows) < np.where(sex == "F", 0.15 + harm, 0.15)
     data = Dataset(
         name="holdout",
-        x=pd.DataFrame({"answer": np.where(wrong, 1 - y, y)}),
+        x=pd.DataFrame({"answer": np.where(wrong, 1 - y, y), "person": np.arange(rows)}),
         y=y,
         classes=("no", "yes"),
         ids=np.array([f"r{i}" for i in range(rows)]),
@@ -88,9 +89,34 @@ def test_what_cannot_be_told_is_not_called_fair():
     alone = replace(given.holdout, groups=pd.DataFrame({"sex": ["F"] * len(given.holdout)}))
     with pytest.raises(Inconclusive, match="too few to tell"):
         run(replace(given, holdout=alone))
-    constant = replace(given.holdout, x=pd.DataFrame({"answer": np.zeros(len(given.holdout))}))
+    constant = replace(given.holdout, x=given.holdout.x.assign(answer=0))
     with pytest.raises(Inconclusive):
         run(replace(given, holdout=constant))
+
+
+@pytest.mark.claim("loop-2")
+def test_copies_of_rows_are_no_further_evidence():
+    given = target(harm=0.0, rows=200)
+    times = np.repeat(np.arange(200), 10)
+    many = replace(given.holdout.take(times), ids=np.arange(2000).astype(str))
+    once, tenfold = run(given), run(replace(given, holdout=many))
+    assert upper_bound(tenfold) >= upper_bound(once) - 0.005
+    gaps = [evidence.metric("gap in error rate", "sex = F") for evidence in (once, tenfold)]
+    assert gaps[0].value == pytest.approx(gaps[1].value)
+    assert gaps[1].high - gaps[1].low >= 0.98 * (gaps[0].high - gaps[0].low)
+    few = replace(given, holdout=given.holdout.take(times[:590]))
+    with pytest.raises(Unmeasured, match="59 distinct holdout rows"):
+        UnequalHarm().check(few)
+
+
+def test_groups_are_as_large_as_their_distinct_rows():
+    given = target(harm=0.0, rows=200)
+    sex = given.holdout.groups.sex.to_numpy(copy=True)
+    sex[:20] = "X"
+    holdout = replace(given.holdout, groups=pd.DataFrame({"sex": sex}))
+    many = holdout.take(np.repeat(np.arange(200), 10))
+    findings = run(replace(given, holdout=many, show_values=True)).findings
+    assert "sex = X: 20 rows are too few to tell" in findings
 
 
 def test_small_groups_are_counted_and_named_only_if_the_user_opted_in():

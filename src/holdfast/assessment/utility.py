@@ -9,13 +9,14 @@ from holdfast.core.errors import HoldfastError
 from holdfast.core.oracle import Access
 from holdfast.core.statistics import rate
 from holdfast.core.target import Target
+from holdfast.probes.footing import tied
 
 
 def measure_utility(target: Target) -> Utility | None:
     """Accuracy on the holdout rows with its exact interval, and the AUC of a model that gives scores.
 
     The AUC is that of two classes, or the macro average of one against the rest. Returns None when the model cannot
-    answer the holdout rows.
+    answer the holdout rows. Copies of a row are one piece of evidence and share a cluster.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -27,6 +28,7 @@ def measure_utility(target: Target) -> Utility | None:
         scores = np.asarray(target.model.scores(data.x)) if target.model.access >= Access.SCORES else None
     except HoldfastError:
         return None
+    data = tied(data)
     right = labels == data.y
     accuracy = rate(right, data.clusters)
     counts = np.bincount(data.y, minlength=len(data.classes))

@@ -21,7 +21,7 @@ from scipy import stats
 
 from holdfast.core.seeds import generator
 from holdfast.core.statistics import CONFIDENCE, Rate, difference, effective_trials, rate
-from holdfast.fairness.groups import SMALLEST, find_groups
+from holdfast.fairness.groups import SMALLEST, count_distinct, find_groups
 
 ERROR = "error rate"
 PERMUTATIONS = 999
@@ -96,6 +96,7 @@ def measure_gaps(
     *,
     probabilities: NDArray[np.float64] | None = None,
     clusters: NDArray[np.str_] | None = None,
+    copies: NDArray[np.int64] | None = None,
     seed: int = 0,
     smallest: int = SMALLEST,
 ) -> Gaps:
@@ -107,17 +108,19 @@ def measure_gaps(
         classes: the class names.
         probabilities: (n, k) for calibration; None without.
         clusters: (n,) what correlated rows share.
+        copies: (n,) what copies of a row share; they count once among the rows that a group must have. None without copies.
         seed: of the permutations.
         smallest: rows that a group, and all others, must have.
     """
-    grouping = find_groups(groups, smallest)
+    copies = np.arange(len(y)) if copies is None else copies
+    grouping = find_groups(groups, smallest, copies)
     wrong = predicted != y
     together = None if clusters is None else np.unique(clusters, return_inverse=True)[1]
     gaps = []
     for name, mask in grouping.members.items():
         gaps.append(_share_gap(name, ERROR, wrong, mask, np.ones(len(y), dtype=bool), together))
         for label in _selectable(classes):
-            gaps.extend(_selection_gaps(name, mask, y, predicted, label, classes[label], together, smallest))
+            gaps.extend(_selection_gaps(name, mask, y, predicted, label, classes[label], together, copies, smallest))
             if probabilities is not None:
                 gaps.append(_calibration_gap(name, mask, y, probabilities[:, label], label, classes[label], together))
     corrected = _holm([gap.chance for gap in gaps])
@@ -143,12 +146,13 @@ def _selection_gaps(
     label: int,
     class_name: str,
     clusters: NDArray[np.int64] | None,
+    copies: NDArray[np.int64],
     smallest: int,
 ) -> Iterator[Gap]:
     selected = predicted == label
     everyone = np.ones(len(y), dtype=bool)
     for measure, among in (("selection rate", everyone), ("true positive rate", y == label), ("false positive rate", y != label)):
-        if min((among & mask).sum(), (among & ~mask).sum()) >= smallest:
+        if min(count_distinct(copies[among & mask]), count_distinct(copies[among & ~mask])) >= smallest:
             yield _share_gap(name, f"{measure} of {class_name}", selected, mask, among, clusters)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 SMALLEST = 30
-"""Rows below which a group is too small to tell anything about."""
+"""Distinct rows below which a group is too small to tell anything about."""
 MOST_VALUES = 8
 """Distinct numbers up to which each is a group of its own; beyond, numbers are cut into quarters."""
 MOST_CATEGORIES = 30
@@ -25,31 +25,43 @@ class Grouping:
 
     Attributes:
         members: (n,) masks by group name, of groups large enough.
-        too_few: how many rows the groups have that are too small, by name.
+        too_few: how many distinct rows the groups have that are too small, by name.
     """
 
     members: Mapping[str, NDArray[np.bool_]]
     too_few: Mapping[str, int]
 
 
-def find_groups(frame: pd.DataFrame, smallest: int = SMALLEST) -> Grouping:
+def find_groups(frame: pd.DataFrame, smallest: int = SMALLEST, copies: NDArray[np.int64] | None = None) -> Grouping:
     """The groups of a frame of group columns, and of each two columns crossed.
 
     A group that is everyone, or all but fewer than `smallest`, has nobody to be compared with and is left out.
+
+    Args:
+        frame: (n, g) the columns.
+        smallest: distinct rows that a group must have.
+        copies: (n,) what copies of a row share; None when every row is distinct.
     """
+    copies = np.arange(len(frame)) if copies is None else copies
     columns = {str(name): _labels(frame[name]) for name in frame.columns}
     members: dict[str, NDArray[np.bool_]] = {}
     too_few: dict[str, int] = {}
     for depth in (1, 2):
         for names in combinations(columns, depth):
             values = _joined(names, columns)
-            for value, count in values.value_counts(sort=True).head(MOST_CATEGORIES).items():
+            for value in values.value_counts(sort=True).head(MOST_CATEGORIES).index:
                 mask = (values == value).to_numpy(dtype=bool)
+                count = count_distinct(copies[mask])
                 if count < smallest:
-                    too_few[str(value)] = int(count)
-                elif len(frame) - count >= smallest:
+                    too_few[str(value)] = count
+                elif count_distinct(copies[~mask]) >= smallest:
                     members[str(value)] = mask
     return Grouping(members=members, too_few=too_few)
+
+
+def count_distinct(codes: NDArray[np.int64]) -> int:
+    """How many different codes there are."""
+    return len(np.unique(codes))
 
 
 def _joined(names: tuple[str, ...], columns: Mapping[str, pd.Series[Any]]) -> pd.Series[Any]:

@@ -143,6 +143,11 @@ def standing(right: NDArray[np.bool_], y: NDArray[np.int64], clusters: NDArray[n
     )
 
 
+def copies(x: Any) -> NDArray[np.int64]:
+    """(n,) codes; rows with the same inputs share one."""
+    return np.unique(row_digests(x), return_inverse=True)[1]
+
+
 def distinct(x: Any) -> int:
     """How many rows have inputs that no earlier row has."""
     return len(np.unique(row_digests(x)))

@@ -16,7 +16,7 @@ from holdfast.core.statistics import rate
 from holdfast.core.target import Dataset, Target
 from holdfast.fairness.gaps import ERROR, PERMUTATIONS, Gap, Gaps, measure_gaps
 from holdfast.fairness.groups import SMALLEST
-from holdfast.probes.footing import require_steady
+from holdfast.probes.footing import copies, distinct, require_steady, tied
 
 SHOWN = 30
 """Groups whose gaps the evidence lists at most, largest error gaps first."""
@@ -27,7 +27,7 @@ class UnequalHarm:
 
     A row of the evidence is a holdout row of the worst-off group, and success means that the model is wrong about that
     person. What the others suffer counts as chance, so that only the difference is the group's harm; where the difference is
-    not beyond chance, the group's own rate counts as chance and nothing is left.
+    not beyond chance, the group's own rate counts as chance and nothing is left. Copies of a row count once.
     """
 
     id = "P-FAIR"
@@ -40,8 +40,8 @@ class UnequalHarm:
             raise Unmeasured(
                 "no columns that tell groups of people apart were named", hint="Add groups: [...] to the holdout data."
             )
-        if len(target.holdout) < 2 * SMALLEST:
-            raise Unmeasured(f"{len(target.holdout)} holdout rows are too few to compare groups; {2 * SMALLEST} are needed")
+        if (rows := distinct(target.holdout.x)) < 2 * SMALLEST:
+            raise Unmeasured(f"{rows} distinct holdout rows are too few to compare groups; {2 * SMALLEST} are needed")
 
     def work(self, target: Target, budget: Budget) -> Work:  # noqa: ARG002
         """One pass over the holdout rows, and the permutations."""
@@ -50,7 +50,7 @@ class UnequalHarm:
     def run(self, target: Target, budget: Budget, seed: int, progress: Progress) -> Evidence:  # noqa: ARG002
         """Compare every group with all others."""
         self.check(target)
-        data = target.holdout
+        data = tied(target.holdout)
         assert data.groups is not None
         predicted = np.asarray(target.model.labels(data.x), dtype=np.int64)
         if len(np.unique(predicted)) < 2:
@@ -63,11 +63,18 @@ class UnequalHarm:
             raise Inconclusive("the model answered NaN")
         probabilities = None if scores is None else softmax(scores, axis=1)
         gaps = measure_gaps(
-            data.y, predicted, data.groups, data.classes, probabilities=probabilities, clusters=data.clusters, seed=seed
+            data.y,
+            predicted,
+            data.groups,
+            data.classes,
+            probabilities=probabilities,
+            clusters=data.clusters,
+            copies=copies(data.x),
+            seed=seed,
         )
         worst = gaps.worst
         if worst is None or worst.inside is None or worst.outside is None:
-            raise Inconclusive(f"no group has {SMALLEST} rows inside and outside; that is too few to tell, not fair")
+            raise Inconclusive(f"no group has {SMALLEST} distinct rows inside and outside; that is too few to tell, not fair")
         harm = gaps.harm_beyond_chance
         chance = worst.outside.value if harm else max(worst.outside.value, worst.inside.value)
         progress.advance("groups", 1, 1)
