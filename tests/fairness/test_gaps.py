@@ -139,6 +139,16 @@ def test_harm_within_clusters_is_found():
     assert gaps.overall < 0.01
 
 
+def test_harm_within_a_single_cluster_is_found():
+    """Dealing whole clusters changes nothing here; only turning the memberships within it does."""
+    draw = np.random.default_rng(5)
+    sex = draw.choice(["F", "M"], 400)
+    wrong = draw.random(400) < np.where(sex == "F", 0.4, 0.1)
+    y = np.zeros(400, dtype=np.int64)
+    gaps = measure_gaps(y, wrong.astype(np.int64), pd.DataFrame({"sex": sex}), ("no", "yes"), clusters=np.full(400, "ward"))
+    assert gaps.overall < 0.05
+
+
 def test_small_groups_are_too_few_to_tell():
     y = np.zeros(100, dtype=np.int64)
     predicted = np.r_[np.ones(5, dtype=np.int64), np.zeros(95, dtype=np.int64)]
