@@ -357,6 +357,7 @@ def make_assessment(**changes: Any) -> Assessment:
         "budget": "standard",
         "threats": threats,
         "evidence": evidence,
+        "measurable": {threat: (item.probe,) for item in evidence for threat in item.threats},
         "register": make_register(threats, evidence),
         "decisions": (
             Decision(

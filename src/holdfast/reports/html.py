@@ -23,7 +23,8 @@ from holdfast.assessment.comparison import Comparison
 from holdfast.assessment.document import Assessment
 from holdfast.core.evidence import ChangedCell, Evidence, Example, Spent
 from holdfast.reports import charts, numbers
-from holdfast.reports.outline import LABELS, SHARED_ESTIMATES, Outline, Standing, control, result, success
+from holdfast.reports.outline import LABELS, SHARED_ESTIMATES, Outline, Standing, result, success
+from holdfast.reports.steps import control
 from holdfast.reports.text import LONGEST, clean
 from holdfast.risk.register import CurvePoint, Risk
 

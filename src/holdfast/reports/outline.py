@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import zip_longest
 from typing import Any, Literal
 
 from holdfast.assessment.document import Assessment
 from holdfast.core.evidence import Evidence, Metric
 from holdfast.core.statistics import Rate, rate
 from holdfast.reports import numbers
+from holdfast.reports.steps import Step, steps_of
 from holdfast.reports.text import clean
 from holdfast.reports.wordings import WORDINGS
-from holdfast.risk.register import NextProbe, Risk
-from holdfast.threats.catalogue import load_catalogue
+from holdfast.risk.register import Risk
 from holdfast.threats.derivation import Threat
 
 State = Literal["measured", "partly", "failed", "inconclusive", "unmeasured", "not_applicable", "excluded"]
@@ -84,23 +83,6 @@ class Standing:
     def is_open(self) -> bool:
         """Whether the threat stands without a whole measurement."""
         return self.state in ("partly", "failed", "inconclusive", "unmeasured")
-
-
-@dataclass(frozen=True)
-class Step:
-    """Something worth doing next.
-
-    Attributes:
-        verb: `Measure`, `Repair` or `Lower`.
-        what: what to do, in one sentence.
-        why: what it is worth.
-        threat: the threat it is about.
-    """
-
-    verb: Literal["Measure", "Repair", "Lower"]
-    what: str
-    why: str
-    threat: str
 
 
 @dataclass(frozen=True)
@@ -254,44 +236,17 @@ class Outline:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """What to do next: repair what broke, then measure or lower, the most valuable first."""
-        register = self.assessment.register
-        lower = self._controls()
-        measure = [self._measuring(probe) for probe in register.next_probes]
-        first, second = (lower, measure) if self.worst and self.worst.state == "measured" else (measure, lower)
+        """What to do next, the most urgent first."""
         repair = [
             Step("Repair", f"Make {_names([item])} measurable", item.reason, item.threat.id)
             for item in self.having("failed", "inconclusive")
         ]
-        return (*_alternating(first[:4], second[:4]), *repair)
+        return steps_of(self.assessment, repair)
 
-    def _measuring(self, probe: NextProbe) -> Step:
-        name = next((item.name for item in self.assessment.threats if item.id == probe.threat), probe.threat)
-        known = f" with {clean(probe.probe)}" if probe.probe else ""
-        worth = numbers.money(probe.value, self.assessment.register.unit)
-        reason = f" {clean(probe.why).rstrip('.')}." if probe.why else ""
-        why = f"Knowing it is worth up to {worth} a year to the decision.{reason}"
-        again = any(risk.threat == probe.threat and risk.state == "measured" for risk in self.assessment.register.risks)
-        verb = "Measure more closely" if again else "Measure"
-        return Step("Measure", f"{verb}: {clean(name)} by {clean(probe.actor)}{known}", why, probe.threat)
-
-    def _controls(self) -> list[Step]:
-        """For each of the largest measured risks, the catalogue's controls that the system does not state yet."""
-        steps = []
-        threats = {threat.id: threat for threat in self.assessment.threats}
-        seen: set[str] = set()
-        for risk in sorted(self.assessment.register.risks, key=lambda risk: -risk.annual.mean):
-            if risk.state != "measured" or risk.threat in seen or risk.threat not in threats:
-                continue
-            seen.add(risk.threat)
-            candidates = [item for item in threats[risk.threat].controls if item not in self.assessment.system.controls][:3]
-            if candidates:
-                named = "; ".join(control(item) for item in candidates)
-                what = f"Lower the risk of {clean(risk.threat_name)} with: {named}"
-                steps.append(
-                    Step("Lower", what, "Measure again after the change: only that shows whether it helps.", risk.threat)
-                )
-        return steps
+    @property
+    def first_step(self) -> Step | None:
+        """What to do first; None where all that is left needs a probe that is not installed."""
+        return next((step for step in self.steps if step.verb != "Install"), None)
 
 
 def summary(assessment: Assessment) -> dict[str, Any]:
@@ -367,18 +322,6 @@ def _succeeded(evidence: Evidence) -> str:
     return f"Succeeded on {found.successes:,} of {found.trials:,} units{tested}: {shown} (95 % interval).{chance}"
 
 
-def control(identifier: str) -> str:
-    """A control's name and id."""
-    name = control_name(identifier)
-    return f"{name} ({clean(identifier)})" if name else clean(identifier)
-
-
-def control_name(identifier: str) -> str:
-    """What the catalogue calls a control; empty for one that it does not know."""
-    known = load_catalogue().controls.get(identifier)
-    return known.name if known else ""
-
-
 def _standing(assessment: Assessment, threat: Threat, risks: Sequence[Risk]) -> Standing:
     evidence = assessment.evidence_for(threat.id)
     measured = tuple(item for item in evidence if item.status == "measured")
@@ -403,10 +346,6 @@ def _standing(assessment: Assessment, threat: Threat, risks: Sequence[Risk]) -> 
     probes = ", ".join(threat.probes)
     reason = f"no probe ran for it (the catalogue names {probes})" if probes else "no probe ran for it"
     return Standing(threat, "unmeasured", reason, measured, gaps, tuple(risks))
-
-
-def _alternating(first: Sequence[Step], second: Sequence[Step]) -> Iterable[Step]:
-    return (step for pair in zip_longest(first, second) for step in pair if step)
 
 
 def _listed(metrics: Sequence[Metric]) -> str:

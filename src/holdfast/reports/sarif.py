@@ -23,7 +23,8 @@ from urllib.parse import quote
 
 from holdfast.assessment.document import Assessment
 from holdfast.reports import numbers
-from holdfast.reports.outline import LABELS, Outline, Standing, control, result, success
+from holdfast.reports.outline import LABELS, Outline, Standing, result, success
+from holdfast.reports.steps import control
 from holdfast.reports.text import clean
 from holdfast.risk.register import Risk, RiskRegister
 
