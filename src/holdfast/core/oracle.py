@@ -9,7 +9,8 @@ success is never the attack's own word.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol, runtime_checkable
@@ -112,6 +113,15 @@ class Oracle:
     def watch(self, x0: Array, y: NDArray[np.int64], domain: Domain) -> None:
         """Record, from now on, the first row of each sample that is misclassified inside `domain` around `x0`."""
         self._watch = (x0, np.asarray(y), domain)
+
+    @contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Answer rows that are charged to a sample but are no attempt at it, such as rows that an attack learns from."""
+        watch, self._watch = self._watch, None
+        try:
+            yield
+        finally:
+            self._watch = watch
 
     def remaining(self, owner: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """How many rows each sample may still ask for; the largest int64 when there is no cap."""
