@@ -7,6 +7,7 @@ that the model is asked about nothing that is settled and no step copies more th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -84,10 +85,13 @@ class Ascent:
         """(m, ...) the points."""
         return self.state["now"]
 
-    def look(self) -> NDArray[np.bool_]:
+    def look(self, view: Callable[[Array], Array] | None = None) -> NDArray[np.bool_]:
         """Where the model errs; the state then has what was `asked`, and the loss and its gradient there, `value` and `gradient`.
 
         What is no number becomes the smallest value and no gradient.
+
+        Args:
+            view: what the model is shown instead of the points, differentiable; the gradient comes back through it.
         """
         wrong: list[Array] = []
         y, target = self.state["y"], self.state["target"]
@@ -96,8 +100,11 @@ class Ascent:
             wrong.append(logits.detach().argmax(dim=1) != y)
             return self.loss(logits, y, target)
 
-        self.state["asked"] = self._asked()
-        value, gradient = self.oracle.value_and_gradient(self.state["asked"], loss, self.samples)
+        self.state["asked"] = asked = self._asked()
+        if view is None:
+            value, gradient = self.oracle.value_and_gradient(asked, loss, self.samples)
+        else:
+            value, gradient = self._through(view, asked, loss)
         self.state["value"], self.state["gradient"] = value.nan_to_num(-math.inf), gradient.nan_to_num(0.0, 0.0, 0.0)
         return np.asarray(wrong[-1].cpu().numpy())
 
@@ -124,6 +131,16 @@ class Ascent:
             kept: Any = np.flatnonzero(~gone)
             self.samples = self.samples[kept]
             self.state = {name: value[kept] for name, value in self.state.items()}
+
+    def _through(self, view: Callable[[Array], Array], asked: Array, loss: Callable[[Array], Array]) -> tuple[Array, Array]:
+        import torch
+
+        leaf = asked.detach().clone().requires_grad_(True)
+        with torch.enable_grad():
+            seen = view(leaf)
+        value, slope = self.oracle.value_and_gradient(seen.detach(), loss, self.samples)
+        (gradient,) = torch.autograd.grad(seen, leaf, grad_outputs=slope.to(seen.dtype))
+        return value, gradient
 
     def _asked(self) -> Array:
         return self.now if self.valid is self.domain else self.valid.project(self.x, self.now)
