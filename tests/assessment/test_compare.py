@@ -180,7 +180,8 @@ def test_other_rows_seeds_or_budgets_are_compared_unpaired_and_said_so(fields, w
     assert not comparison.paired
     assert any(word in note for note in comparison.notes)
     assert change.pairing == "unpaired"
-    assert (change.fixed, change.broken, change.probability_helps) == (None, None, None)
+    assert (change.fixed, change.broken) == (None, None)
+    assert (change.probability_helps > 0.975) == (change.low > 0)
     assert change.low < 0.5 < change.high
     paired = only(compare(assessment(before), assessment(after)), "P-EVA-GRAD")
     assert paired.high - paired.low < change.high - change.low
@@ -234,10 +235,41 @@ def test_a_gap_that_grows_while_everybody_errs_less_is_harm():
     assert (change.verdict, change.pairing) == ("harms", "unpaired")
     assert (change.before, change.after) == (0.1, 0.2)
     assert (change.low, change.high) == pytest.approx((-0.1 - np.hypot(0.04, 0.04), -0.1 + np.hypot(0.04, 0.04)))
-    other = after.model_copy(update={"subject": "sex = M"})
-    moved = only(compare(assessment(before), assessment(other)), "P-FAIR")
-    assert moved.verdict == "not comparable"
-    assert "sex = F before, sex = M after" in moved.reason
+    assert change.probability_helps < 0.001
+    assert only(compare(assessment(before), assessment(before)), "P-FAIR").probability_helps == 0.5
+    turned = only(compare(assessment(after), assessment(before)), "P-FAIR")
+    assert (turned.verdict, turned.probability_helps) == ("helps", pytest.approx(1 - change.probability_helps))
+
+
+def gaps(worst: str, **values: float) -> Evidence:
+    """Evidence of unequal harm with the error gap of each group, 4 points to either side."""
+    metrics = tuple(
+        Metric(name="gap in error rate", group=group, value=value, low=value - 0.04, high=value + 0.04)
+        for group, value in values.items()
+    )
+    return evidence("P-FAIR", outcomes(100, 40), metrics=metrics, subject=worst, axis="", tested=None)
+
+
+@pytest.mark.claim("loop-5")
+def test_where_another_group_is_worst_off_both_are_looked_at():
+    before = gaps("F", F=0.2, M=0.0)
+    helped = only(compare(assessment(before), assessment(gaps("M", F=-0.02, M=0.03))), "P-FAIR")
+    assert (helped.verdict, helped.before, helped.after) == ("helps", 0.2, -0.02)
+    assert helped.reason.startswith("What came out worst is not the same: F before, M after. Judged by gap in error rate of F")
+    turned = only(compare(assessment(before), assessment(gaps("M", F=0.0, M=0.2))), "P-FAIR")
+    assert (turned.verdict, turned.before, turned.after) == ("harms", 0.0, 0.2)
+    known = only(compare(assessment(gaps("F", F=0.2)), assessment(gaps("M", F=0.1, M=0.2))), "P-FAIR")
+    assert (known.verdict, known.before, known.after) == ("no evidence of help", 0.2, 0.1)
+    nothing = only(compare(assessment(gaps("F", F=0.2)), assessment(gaps("M", M=0.2))), "P-FAIR")
+    assert (nothing.verdict, nothing.probability_helps) == ("not comparable", None)
+
+
+@pytest.mark.claim("loop-5")
+def test_rows_about_different_things_are_not_paired():
+    sides = [evidence("P-OTHER", outcomes(100, lost), subject=subject) for lost, subject in ((60, "income"), (10, "age"))]
+    change = only(compare(*map(assessment, sides)), "P-OTHER")
+    assert (change.verdict, change.pairing) == ("not comparable", "none")
+    assert "income before, age after" in change.reason
 
 
 @pytest.mark.claim("loop-5")
@@ -247,7 +279,7 @@ def test_a_field_is_judged_by_the_gain_over_the_imputer():
     before = estimated("P-PRI-ATTR", name, 0.05, 0.01, 0.09, subject="smoker", chance=0.85, rows=rows(outcomes(1000, 900)))
     after = estimated("P-PRI-ATTR", name, 0.2, 0.15, 0.25, subject="smoker", chance=0.5, rows=rows(outcomes(1000, 700)))
     assert only(compare(assessment(before), assessment(after)), "P-PRI-ATTR").verdict == "harms"
-    column = after.model_copy(update={"subject": "income"})
+    column = estimated("P-PRI-ATTR", name, 0.2, 0.15, 0.25, subject="income", chance=0.5, rows=rows(outcomes(1000, 700)))
     assert only(compare(assessment(before), assessment(column)), "P-PRI-ATTR").verdict == "not comparable"
     unnamed = before.model_copy(update={"subject": ""})
     assert only(compare(assessment(unnamed), assessment(unnamed)), "P-PRI-ATTR").verdict == "not comparable"

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from holdfast.assessment.comparison import Change, Comparison, RiskChange, Side, UtilityChange
 from holdfast.assessment.consequences import appetite_exceeded, measured_total, risk_changes, utility_change
 from holdfast.assessment.document import Assessment
 from holdfast.core.errors import ConfigurationError
 from holdfast.core.evidence import Evidence, Metric, Row
-from holdfast.core.statistics import Rate, difference, effect, paired_change, rate
+from holdfast.core.statistics import CONFIDENCE, Rate, difference, effect, paired_change, rate
 
 __all__ = ["Change", "Comparison", "RiskChange", "Side", "UtilityChange", "compare"]
 
@@ -180,39 +181,59 @@ def _single(
 def _by_own_estimates(name: str, before: Evidence, after: Evidence, threats: tuple[str, ...]) -> Change:
     """Compare the number by which the probe itself judges, as independent estimates with the probe's own intervals.
 
-    A pairing of rows would take what each side chose from its own data, such as a threshold, for fixed.
+    A pairing of rows would take what each side chose from its own data, such as a threshold, for fixed. Where another column
+    or group came out worst after the change, the one that was worst before is compared, unless the other one got worse.
     """
     base = Change(name=name, probes=(before.probe,), threats=threats, verdict="not comparable", pairing="none", axis=before.axis)
-    if before.subject != after.subject:
-        reason = (
-            f"What came out worst is not the same: {before.subject or 'unnamed'} before, {after.subject or 'unnamed'} after. "
-            "The sides are about different things, and their difference would tell nothing about either."
-        )
-        return base.model_copy(update={"reason": reason})
-    names = [
-        {
-            metric.name
-            for metric in item.metrics
-            if metric.group == (item.subject or None) and None not in (metric.low, metric.high)
-        }
-        for item in (before, after)
-    ]
-    form = OWN_ESTIMATES[before.probe]
-    shared = sorted((found for one in names[0] & names[1] if (found := form.fullmatch(one))), key=_level)
+    form = OWN_ESTIMATES.get(before.probe)
+    subjects = tuple(dict.fromkeys((before.subject, after.subject)))
+    compared = [one for subject in subjects if form and (one := _about(subject, base, before, after, form))]
+    moved = f"What came out worst is not the same: {before.subject or 'unnamed'} before, {after.subject or 'unnamed'} after."
+    if compared:
+        worse = next((one for one in compared if one.verdict == "harms"), compared[0])
+        if len(subjects) == 1:
+            return worse
+        if len(compared) == 1 and worse.verdict == "helps":
+            worse = worse.model_copy(update={"verdict": "no evidence of help"})
+            moved += " Only one of them was estimated on both sides, so that the other may have become worse."
+        return worse.model_copy(update={"reason": f"{moved} {worse.reason}"})
+    if len(subjects) > 1:
+        return base.model_copy(update={"reason": f"{moved} Neither was estimated on both sides."})
+    said = " and ".join(", ".join(sorted(_measures(item, before.subject, form))) or "none" for item in (before, after))
+    return base.model_copy(update={"reason": f"No estimate of one kind was made on both sides: {said}."})
+
+
+def _about(subject: str, base: Change, before: Evidence, after: Evidence, form: re.Pattern[str]) -> Change | None:
+    """The comparison of one column or group, at the strictest measure that both sides resolve; None without such a measure."""
+    shared = _measures(before, subject, form).keys() & _measures(after, subject, form).keys()
     if not shared:
-        said = " and ".join(", ".join(sorted(filter(form.fullmatch, side))) or "none" for side in names)
-        return base.model_copy(update={"reason": f"No estimate of one kind was made on both sides: {said}."})
-    measure = shared[0].group()
-    first, second = (_own_estimate(item.metric(measure, item.subject or None)) for item in (before, after))
-    of = f" of {before.subject}" if before.subject else ""
+        return None
+    measure = min(shared, key=lambda one: _level(form, one))
+    first, second = (_own_estimate(item.metric(measure, subject or None)) for item in (before, after))
+    of = f" of {subject}" if subject else ""
     reason = f"Judged by {measure}{of}, as independent estimates with the probe's own intervals."
-    trials = min(len(before.rows), len(after.rows))
-    return _independent(base, first, second, trials, reason)
+    return _independent(base, first, second, min(_rows_about(subject, item) for item in (before, after)), reason)
 
 
-def _level(found: re.Match[str]) -> float:
+def _measures(item: Evidence, subject: str, form: re.Pattern[str] | None) -> dict[str, Metric]:
+    """The estimates of a column or group that have an interval and by which the probe is judged, by name."""
+    return {
+        metric.name: metric
+        for metric in item.metrics
+        if metric.group == (subject or None) and None not in (metric.low, metric.high) and form and form.fullmatch(metric.name)
+    }
+
+
+def _rows_about(subject: str, item: Evidence) -> int:
+    if subject == item.subject:
+        return len(item.rows)
+    return max((metric.trials or 0 for metric in item.metrics if metric.group == subject), default=0)
+
+
+def _level(form: re.Pattern[str], measure: str) -> float:
     """The false positive rate that a measure is taken at; 0 for a measure without one."""
-    return float(found.groupdict().get("level") or 0.0)
+    found = form.fullmatch(measure)
+    return float((found and found.groupdict().get("level")) or 0.0)
 
 
 def _own_estimate(metric: Metric) -> Estimate:
@@ -236,12 +257,24 @@ def _independent(base: Change, first: Estimate, second: Estimate, trials: int, r
             "before": one,
             "after": other,
             "trials": trials,
+            "probability_helps": _probability(one - other, low, high),
             "difference": one - other,
             "low": low,
             "high": high,
             "reason": reason,
         }
     )
+
+
+def _probability(difference: float, low: float, high: float) -> float:
+    """P(the true difference is above zero): normal, with the spread that the arm of the 95 % interval towards zero stands for.
+
+    So it is above 97.5 % exactly where the interval lies above zero, and below 2.5 % where it lies below.
+    """
+    arm = difference - low if difference > 0 else high - difference
+    if arm <= 0:
+        return 0.5 + 0.5 * float(np.sign(difference))
+    return float(norm.cdf(float(norm.ppf(0.5 + CONFIDENCE / 2)) * difference / arm))
 
 
 def _has_rows(evidence: Evidence | None) -> bool:
@@ -390,6 +423,7 @@ def _unpaired(base: Change, before: Sequence[Evidence], after: Sequence[Evidence
             "before": first.value,
             "after": second.value,
             "trials": min(first.trials, second.trials),
+            "probability_helps": _probability(first.value - second.value, low, high),
             "difference": first.value - second.value,
             "low": low,
             "high": high,

@@ -39,7 +39,8 @@ class Change(Document):
         fixed, broken: rows that the change saved and lost; None when unpaired.
         trials: rows compared; when unpaired, of the smaller side.
         only_before, only_after: rows attacked on one side only, for example because the model gets them wrong on the other.
-        probability_helps: P(fixed > broken among discordant rows); None when unpaired.
+        probability_helps: P(fixed > broken among discordant rows); when unpaired, P(difference > 0) of a normal distribution
+            with the spread of the interval. None when not comparable.
         difference, low, high: before minus after with its 95 % interval; positive means the attack got weaker.
         reason: conditions that the reader must know.
     """
