@@ -273,6 +273,42 @@ def test_names_sound_sensitive(name: str, kind: str | None) -> None:
     assert sounds_like(name) == kind
 
 
+@pytest.fixture
+def booster(tmp_path: Path) -> Path:
+    """A folder with a model that does not say how it was trained, its rows, and code that trains it."""
+    import xgboost
+
+    folder = tmp_path / "booster"
+    folder.mkdir()
+    frame = pd.DataFrame({"a": np.arange(40.0), "b": np.arange(40.0) % 7, "label": np.arange(40) % 2})
+    model = xgboost.XGBClassifier(n_estimators=2, n_jobs=1).fit(frame[["a", "b"]], frame["label"])
+    model.save_model(folder / "model.json")
+    for name in ("train.csv", "holdout.csv"):
+        frame.to_csv(folder / name, index=False)
+    (folder / "fitting.py").write_text("def fit(x, y, seed):\n    return None\n")
+    return folder
+
+
+def test_without_a_recipe_it_says_what_will_not_be_measured(booster: Path) -> None:
+    result = holdfast("init", "model.json", "train.csv", "holdout.csv", "--yes", folder=booster)
+    assert result.returncode == 0, result.stderr
+    assert "no recipe: label flipping will not be measured" in result.stdout
+    text = (booster / "holdfast.yaml").read_text()
+    assert "# To add: recipe: FILE.py:FUNCTION" in text
+    assert "clone refits it" not in text
+
+
+def test_it_asks_how_a_model_is_trained_that_does_not_say(booster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "_somebody_there", lambda: True)
+    answers = "no function\nmissing.py:fit\nfitting.py:fit\n" + "\n" * 30
+    result = holdfast("init", "model.json", "train.csv", "holdout.csv", folder=booster, stdin=answers)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Function that trains it, FILE.py:FUNCTION (empty: none)") == 3
+    assert "such as train.py:fit" in result.stdout
+    assert "no such file" in result.stdout
+    assert read_system(booster / "holdfast.yaml").model.recipe == "fitting.py:fit"
+
+
 def test_rendered_text_reads_back_as_it_was() -> None:
     document = {"system": "a: b # c", "model": {"path": "x\n- y"}, "data": [{"name": "'\"", "path": "{}"}], "defaults": ["no"]}
     assert yaml.safe_load(render(document)) == document

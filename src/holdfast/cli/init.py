@@ -55,7 +55,7 @@ def init(
 
     if output.exists() and not force:
         raise ConfigurationError(f"{output} exists", hint="Choose another --output, or overwrite it with --force.")
-    if not yes and (json or not sys.stdin.isatty()):
+    if not yes and (json or not _somebody_there()):
         raise ConfigurationError("nobody can be asked here", hint="Take the defaults with --yes, or run it in a terminal.")
     root = output.resolve().parent
     place = _place(model, root)
@@ -76,9 +76,23 @@ def init(
         emit_json({"file": str(output), "seen": described(seen), "defaults": answers.defaults, "system": document})
         return
     say(f"Wrote {plain(output)}.")
+    for line in _lacking(document):
+        say(f"Lacks: {plain(line)}")
     if answers.defaults:
         say(f"Defaults, to be replaced by what you know: {plain(', '.join(answers.defaults))}")
     say(f"Next: holdfast threats {plain(output)}, then holdfast assess {plain(output)}")
+
+
+def _somebody_there() -> bool:
+    return sys.stdin.isatty()
+
+
+def _lacking(document: dict[str, Any]) -> list[str]:
+    """What the file leaves out and some probe needs."""
+    lines = []
+    if "recipe" not in document["model"]:
+        lines.append("no recipe: label flipping will not be measured, and membership inference only by its weaker attack")
+    return lines
 
 
 class Answers:
@@ -102,6 +116,23 @@ class Answers:
             if given in known:
                 return given
             typer.echo(f"  one of: {', '.join(known)}")
+
+    def code(self, question: str, root: Path) -> str:
+        """`FILE.py:FUNCTION` below root, or nothing; nothing as well where nobody is asked."""
+        from holdfast.core.errors import ConfigurationError
+
+        while self.ask:
+            given = str(typer.prompt(question, default="", show_default=False)).strip()
+            if not given:
+                break
+            file, _, function = given.rpartition(":")
+            try:
+                if file.endswith(".py") and function.isidentifier():
+                    return f"{_inside(Path(file), root)}:{function}"
+                typer.echo("  such as train.py:fit")
+            except ConfigurationError as error:
+                typer.echo(f"  {clean(str(error))}")
+        return ""
 
     def amount(self, where: str, question: str, default: float) -> float:
         """A positive amount."""
@@ -162,7 +193,8 @@ def system_document(place: dict[str, str], paths: list[str], seen: Seen, answers
     model: dict[str, Any] = {**place, "task": "classification", "modality": seen.modality}
     artifact = _artifact_format(seen)
     model |= {"artifact_format": artifact} if artifact else {}
-    model |= {"recipe": seen.recipe} if seen.recipe else {}
+    recipe = seen.recipe or answers.code("Function that trains it, FILE.py:FUNCTION (empty: none)", root)
+    model |= {"recipe": recipe} if recipe else {}
     data = _data_entries(paths, seen, answers, words)
     serving = {
         "reach": answers.choice("serving.reach", "Who can reach it", "internet", words["reach"]),
@@ -216,7 +248,9 @@ def render(document: dict[str, Any]) -> str:
     }
     lines: list[str] = []
     for key, value in document.items():
-        if key in comments:
+        if key == "model" and "recipe" not in value:
+            lines.append("# To add: recipe: FILE.py:FUNCTION, how it is trained, for shadow models and poisoned twins.")
+        elif key in comments:
             lines.append(f"# {comments[key]}")
         if key == "model" and value.get("artifact_format") == "torch":
             lines.append("# To add for a state dict: factory: FILE.py:FUNCTION, the code that builds its module.")

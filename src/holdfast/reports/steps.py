@@ -1,4 +1,4 @@
-"""What to do next: give an installed probe what it lacks, lower what was measured, measure more closely; never what cannot be run."""
+"""What to do next: give an installed probe what it lacks, lower what was measured, measure more closely; nothing absent first."""
 
 from __future__ import annotations
 
