@@ -17,7 +17,7 @@ from holdfast.assessment.document import Assessment, SystemSummary, Utility
 from holdfast.assessment.files import read_assessment
 from holdfast.assessment.gate import Policy, ThreatRule, apply_gate, read_policy
 from holdfast.core.errors import ConfigurationError, IntegrityFailure
-from holdfast.core.evidence import Evidence, Row
+from holdfast.core.evidence import Evidence, Metric, Row
 from holdfast.core.files import write_document
 from holdfast.risk.register import Decision, Loss, Risk, RiskRegister
 from holdfast.threats.derivation import Threat
@@ -112,6 +112,17 @@ def test_clustered_rows_widen_the_bound() -> None:
     rule = {"T-A": ThreatRule(max_success=0.02)}
     assert code(assessment((measured("T-A", 0, 400), measured("T-B", 0, 400))), threats=rule) == 0
     assert code(assessment((measured("T-A", 0, 400, clusters=10), measured("T-B", 0, 400))), threats=rule) == 1
+
+
+def test_a_wider_interval_of_the_probe_itself_counts() -> None:
+    """A probe knows of a threshold that it chose, or of repetitions, which its rows do not show."""
+    rule = {"T-A": ThreatRule(max_success=0.05)}
+    plain = measured("T-A", 4, 400)
+    wider = Metric(name="TPR at 1 % FPR", value=0.01, low=0.0, high=0.09, successes=4, trials=400)
+    narrower, other = wider.model_copy(update={"high": 0.011}), wider.model_copy(update={"trials": 200})
+    for metrics, expected in (((), 0), ((wider,), 1), ((narrower,), 0), ((other,), 0)):
+        evidence = plain.model_copy(update={"metrics": metrics})
+        assert code(assessment((evidence, measured("T-B", 0, 400))), threats=rule) == expected
 
 
 @pytest.mark.claim("loop-2")

@@ -212,3 +212,11 @@ def test_whatever_an_output_holds_only_a_clear_error_comes_out(output: Any) -> N
 def test_bytes_that_are_no_json_end_in_a_clear_error(content: bytes) -> None:
     with pytest.raises(HoldfastError):
         model(content, content)
+
+
+@pytest.mark.parametrize("shape", [[4, 2], [16, 1], [1, 8]])
+def test_an_answer_about_other_rows_than_asked_is_told_as_such(shape: list[int]) -> None:
+    values = shape[0] * shape[1]
+    output = {"name": "probabilities", "datatype": "FP32", "shape": shape, "data": [0.5] * values}
+    with pytest.raises(InvalidModel, match=rf"answered {values} values of shape \[{shape[0]}, {shape[1]}\] for 8 rows"):
+        model(METADATA, {"outputs": [output]}).scores(X)

@@ -142,3 +142,14 @@ def test_fewer_inputs_than_the_budget_are_said(target):
     evidence = ModelCopying().run(few, BUDGET, 0, Silent())
     assert evidence.tested == 150
     assert "no more than 150 queries were tested" in evidence.reason
+
+
+def test_agreement_on_rows_of_one_person_counts_as_one():
+    """Ten people with twelve rows each, whose rows all agree or all differ, judged by three attackers."""
+    judged = replace(linear(120, 3), clusters=np.repeat(np.arange(10), 12).astype(str))
+    agrees = np.tile(np.repeat(np.arange(10) < 7, 12), (1, 1, 3, 1))
+    copies = copying.Copies(agrees=agrees, learners=(("linear",),))
+    found = copying._metrics(copies, [10], ("labels",), judged, 0.5)[1]
+    alone = copying._metrics(copies, [10], ("labels",), replace(judged, clusters=None), 0.5)[1]
+    assert found.value == alone.value == pytest.approx(0.7)
+    assert found.high - found.low > 2.5 * (alone.high - alone.low)
