@@ -158,12 +158,40 @@ def test_states_of_another_form_are_refused(kind: type, handle: Any, tmp_path: P
             load_object(check_file(path))
 
 
-def test_a_second_state_is_looked_at_as_well(tmp_path: Path) -> None:
+def test_a_second_state_is_refused(tmp_path: Path) -> None:
     good, bad = lightgbm_state(str), lightgbm_state(line("num_class", "1"))
     path = tmp_path / "m.pkl"
     path.write_bytes(b"\x80\x02" + instructions(good) + pickle.dumps(bad.state, 2)[2:-1] + b"b.")
-    with pytest.raises(InvalidModel, match="classes"):
-        load_object(check_file(path))
+    with pytest.raises(InvalidModel, match="twice"):
+        check_file(path)
+
+
+def own_method() -> Restored:
+    made = xgboost_state(bytes)
+    return Restored(made.kind, made.state | {"save_raw": np.log1p})
+
+
+UNUSABLE: dict[str, Callable[[], bytes]] = {
+    "xgboost null": lambda: b"\x80\x02cxgboost.core\nBooster\n)\x81}X\x06\x00\x00\x00handleNsb.",
+    "xgboost empty": lambda: b"\x80\x02cxgboost.core\nBooster\n)\x81}b.",
+    "xgboost bare": lambda: b"\x80\x02cxgboost.core\nBooster\n)\x81.",
+    "xgboost thrown away": lambda: b"\x80\x02cxgboost.core\nBooster\n)\x810K\x01.",
+    "lightgbm null": lambda: b"\x80\x02clightgbm.basic\nBooster\n)\x81}X\x07\x00\x00\x00_handleNsb.",
+    "lightgbm empty": lambda: b"\x80\x02clightgbm.basic\nBooster\n)\x81}b.",
+    "lightgbm bare": lambda: b"\x80\x02clightgbm.basic\nBooster\n)\x81.",
+    "a method of its own": lambda: pickled(own_method()),
+}
+
+
+@pytest.mark.claim("loop-10")
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_boosters_without_a_usable_state_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.pkl"
+    path.write_bytes(UNUSABLE[name]())
+    check = check_file(path)
+    assert check.unlisted == ()
+    with pytest.raises(InvalidModel):
+        load_object(check)
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])

@@ -218,12 +218,14 @@ class _Machine:
         target = self.top()
         if type(target) is not Made:
             raise self.refused("a state is given to something that is no instance")
+        if target.built:
+            raise self.refused("a state is given twice")
         for part in state if type(state) is tuple else ():
             self.refer(part)
         if target.key == "functools:partial" and not fits_partial(state):
             self.use(target.key, "of another function")
         self.use(target.key, "build")
-        target.state = state
+        target.state, target.built = state, True
         if target.key == "numpy:dtype":
             self.item_size(target)
         if target.key == WRAPPER:
@@ -280,9 +282,13 @@ class _Machine:
             parts = fields.known.values() if type(fields) is Items and fields.kind == "dict" else ()
             if type(names) is not tuple or len(parts) != len(names):
                 raise self.refused("an array's type has unknown fields")
+            fields.complete = True
             for part in parts:
-                if type(part) is not tuple or not part or self.item_size(part[0], depth + 1)[1]:
-                    raise self.refused("an array's type has fields that hold objects")
+                if type(part) is not tuple or len(part) < 2 or type(part[1]) is not int:
+                    raise self.refused("an array's type has unknown fields")
+                size, objects = self.item_size(part[0], depth + 1)
+                if objects or not 0 <= part[1] <= plain.itemsize - size:
+                    raise self.refused("an array's type has fields that hold objects, or lie outside its items")
         return plain.itemsize, plain.hasobject
 
     def store(self, key: Any, value: Any, target: Any) -> None:
@@ -301,6 +307,8 @@ class _Machine:
         kinds = {"items": ("dict",), "append": ("list", "set")}[use]
         if type(target) is not Items or target.kind not in kinds:
             raise self.refused("items are added to something that takes none")
+        if target.complete:
+            raise self.refused("items are added to something that was already used")
         if use == "append":
             for value in pairs:
                 self.refer(value)

@@ -12,6 +12,8 @@ BOUND_METHODS = tuple(
     for kind in ("Classifier", "Regressor")
 )
 """What `getattr` may fetch: histogram boosting with early stopping refers to its own method."""
+INDEXES = tuple(f"pandas:{kind}Index" for kind in ("", "Datetime", "Multi", "Range"))
+"""What pandas may restore as an index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +30,16 @@ class Made:
     key: str
     arguments: tuple[Any, ...]
     state: Any = None
+    built: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Items:
-    """A list, dictionary or set; of a dictionary the first text keys are kept."""
+    """A list, dictionary or set; of a dictionary the first text keys are kept. What was judged by its items is complete."""
 
     kind: str
     known: dict[str, Any] = field(default_factory=dict)
+    complete: bool = False
 
 
 class _Opaque:
@@ -57,6 +61,9 @@ def forbidden_call(key: str, arguments: tuple[Any, ...]) -> str | None:
         return None if fits else "with another codec"
     if key == "functools:partial":
         return None if len(arguments) == 1 and is_partial_function(arguments[0]) else "of another function"
+    if key == "pandas.core.indexes.base:_new_Index":
+        fits = len(arguments) == 2 and type(arguments[0]) is Global and arguments[0].key in INDEXES
+        return None if fits else "of something else than an index"
     if key == "builtins:getattr":
         fits = len(arguments) == 2 and type(arguments[0]) is Made and (arguments[0].key, arguments[1]) in BOUND_METHODS
         return None if fits else "of another attribute"
