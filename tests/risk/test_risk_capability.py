@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from holdfast.attacks.privacy.identification import identify
 from holdfast.core.evidence import Evidence, Row
 from holdfast.core.statistics import clopper_pearson
 from holdfast.risk.capability import CapabilityCurve, JeffreysQuantiles, Luck, success_probability
@@ -132,3 +133,27 @@ def test_success_probability_for_planners() -> None:
     assert success_probability(evidence, 10, 20) == (weak, low, high)
     silent = Evidence(probe="P", threats=("T",), status="failed", reason="crashed")
     assert success_probability(silent)[0] == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.claim("loop-6")
+@pytest.mark.parametrize("by", [0.5, 2.0])
+def test_what_an_estimated_threshold_leaves_open_reaches_the_risk(by: float) -> None:
+    """The 90 % interval of P(success) covers the true excess at the nominal rate, of which few non-members tell."""
+    random = np.random.default_rng(12)
+    truth = (stats.norm.sf(stats.norm.isf(0.01) - by) - 0.01) / 0.99
+    covered, runs = 0, 200
+    for run in range(runs):
+        found = identify(random.normal(by, 1, 1400), random.normal(0, 1, 1400), 0.01, seed=run)
+        evidence = Evidence(
+            probe="P-PRI-MIA",
+            threats=("T-PRI-01",),
+            status="measured",
+            rows=tuple(Row(unit=str(place), capability=1.0 if hit else None) for place, hit in enumerate(found.named)),
+            effective=found.true_positive.effective_trials,
+            chance=0.01,
+            strength="exact",
+        )
+        drawn = CapabilityCurve.of(evidence).draw(np.inf, Luck.of(2000, run))
+        covered += np.quantile(drawn, 0.05) <= truth <= np.quantile(drawn, 0.95)
+    assert covered >= 0.85 * runs

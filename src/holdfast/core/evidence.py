@@ -115,6 +115,8 @@ class Evidence(Document):
         axis: what capability counts ("queries", "poison fraction", "severity"); "" when success has no axis.
         tested: the largest capability tested.
         rows: the units.
+        effective: how many independent trials with everything else known the rate of success is known by, where that is less
+            than rows and clusters say, such as when a threshold was estimated.
         subject: the column or group that the rows are about, where the probe chose one; "" otherwise.
         chance: the success rate of an attacker who does not use the model; only what exceeds it is the model's doing.
         strength: how much a stronger attacker might add.
@@ -133,6 +135,7 @@ class Evidence(Document):
     axis: str = ""
     tested: Finite | None = None
     rows: tuple[Row, ...] = ()
+    effective: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     subject: str = ""
     chance: Finite = Field(default=0.0, ge=0, le=1)
     strength: Strength = "moderate"

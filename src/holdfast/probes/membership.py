@@ -133,6 +133,7 @@ class MembershipInference:
             status="measured",
             reason=_limits(gate, why_not, censored, records, members, train, holdout),
             rows=rows,
+            effective=best.lowest.true_positive.effective_trials,
             chance=max(lowest, best.lowest.false_positive.value),
             strength="weak" if shadows is None else "strong",
             method=_method(list(family), oracle.access, shadows, lowest),

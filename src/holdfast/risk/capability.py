@@ -83,6 +83,7 @@ class CapabilityCurve:
         won = np.isfinite(spent)
         steps, counts = np.unique(spent[won], return_counts=True)
         weight = 1.0 if clusters is None else effective_trials(won, clusters) / len(won)
+        weight = weight if evidence.effective is None else min(weight, evidence.effective / len(won))
         end = float(steps[-1]) if len(steps) else 0.0
         tested = np.inf if not evidence.axis else end if evidence.tested is None else evidence.tested
         return cls(

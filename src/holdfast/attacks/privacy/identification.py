@@ -43,7 +43,7 @@ class Identification:
         nominal: the rate that the thresholds were chosen for.
         named: (members,) which members are named.
         true_positive: over members; the interval is that of the rate at the true threshold of the nominal rate, and so pays
-            for the few non-members from whom the threshold was chosen.
+            for the few non-members from whom the threshold was chosen, as does the number of effective trials.
         false_positive: achieved over non-members, none of whom took part in choosing the threshold applied to them.
         p_value: one-sided exact test of equal rates (Fisher), that is of no identification beyond chance.
     """
@@ -154,7 +154,7 @@ def identify(
     return Identification(
         nominal=nominal,
         named=named[is_member],
-        true_positive=replace(hit, low=low, high=high),
+        true_positive=replace(hit, low=low, high=high, effective_trials=_worth(hit, low, high, confidence)),
         false_positive=miss,
         p_value=_exceeds(hit, miss),
     )
@@ -200,6 +200,13 @@ def _threshold_aware(
     low = optimize.brentq(lambda p: below(p) - side, 0, 1) if below(0.0) < side else 0.0
     high = optimize.brentq(lambda p: beyond(p) - side, 0, 1) if beyond(1.0) < side else 1.0
     return min(float(low), hit.value), max(float(high), hit.value)
+
+
+def _worth(hit: Rate, low: float, high: float, confidence: float) -> float:
+    """How many independent trials with a known threshold would tell the rate as well, by the width of the interval."""
+    middle = np.clip(hit.value, low, high) if 0 < hit.value < 1 else (low + high) / 2
+    reach = 2 * float(stats.norm.ppf((1 + confidence) / 2)) / max(high - low, 1e-12)
+    return float(np.clip(middle * (1 - middle) * reach**2, 1.0, hit.effective_trials))
 
 
 def threshold_at(others: Floats, draws: Floats, nominal: float) -> tuple[float, float]:
