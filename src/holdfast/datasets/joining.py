@@ -59,9 +59,12 @@ def class_indices(names: Sequence[str], classes: tuple[str, ...], source: str) -
     strangers = sorted(found - set(index))
     if strangers:
         listed = ", ".join(repr(name) for name in strangers[:5])
+        numbered = classes == tuple(str(place) for place in range(len(classes)))
+        order = ", ".join(f"label of {name}" for name in classes[:3]) + (", ..." if len(classes) > 3 else "")
+        name_them = f" If the model numbers them, add model.classes: [{order}]." if numbered else ""
         raise InvalidData(
             f"labels that the model does not know: {listed}",
             where=source,
-            hint=f"The model's classes: {', '.join(repr(name) for name in classes[:10])}.",
+            hint=f"The model's classes: {', '.join(repr(name) for name in classes[:10])}.{name_them}",
         )
     return np.array([index[name] for name in names], dtype=np.int64)
