@@ -107,7 +107,7 @@ def test_no_default_excludes_a_threat_that_a_fact_did_not(clinic: Path) -> None:
         if section in ("serving", "lifecycle", "people"):
             del document[section][rest[0]]
         elif section == "data":
-            del document["data"][0][rest[-1]]
+            del next(entry for entry in document["data"] if entry["name"] == rest[0])[rest[-1]]
     known = {threat.id for threat in derive(parse_system(yaml.safe_dump(document))) if threat.applicability == "excluded"}
     assert guessed == known
 
@@ -307,6 +307,89 @@ def test_it_asks_how_a_model_is_trained_that_does_not_say(booster: Path, monkeyp
     assert "such as train.py:fit" in result.stdout
     assert "no such file" in result.stdout
     assert read_system(booster / "holdfast.yaml").model.recipe == "fitting.py:fit"
+
+
+def in_words(folder: Path, *names: str) -> None:
+    for name in names:
+        frame = pd.read_csv(folder / name)
+        frame.assign(label=frame["label"].map({0: "slow", 1: "fast"})).to_csv(folder / name, index=False)
+
+
+def test_the_order_of_numbered_classes_is_a_marked_guess(booster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_words(booster, "train.csv", "holdout.csv")
+    files = ("model.json", "train.csv", "holdout.csv")
+    assert holdfast("init", *files, "--yes", folder=booster).returncode == 0
+    system = read_system(booster / "holdfast.yaml")
+    assert system.model.classes == ["fast", "slow"]
+    assert "model.classes" in system.defaults
+    monkeypatch.setattr(init, "_somebody_there", lambda: True)
+    result = holdfast("init", *files, "--force", folder=booster, stdin="fast\nslow, fast\n" + "\n" * 30)
+    assert result.returncode == 0, result.stderr
+    assert "each of these once" in result.stdout
+    system = read_system(booster / "holdfast.yaml")
+    assert system.model.classes == ["slow", "fast"]
+    assert "model.classes" not in system.defaults
+    assert load_target(system, booster / "holdfast.yaml").holdout.classes == ("slow", "fast")
+
+
+def test_labels_in_words_for_a_model_with_numbers_say_how_to_name_them(booster: Path) -> None:
+    holdfast("init", "model.json", "train.csv", "holdout.csv", "--yes", folder=booster)
+    frame = pd.read_csv(booster / "train.csv")
+    joblib.dump(LogisticRegression().fit(frame[["a", "b"]], frame["label"]), booster / "model.joblib")
+    in_words(booster, "train.csv", "holdout.csv")
+    text = (booster / "holdfast.yaml").read_text().replace("model.json", "model.joblib")
+    with pytest.raises(HoldfastError) as refused:
+        load_target(parse_system(text), booster / "holdfast.yaml")
+    assert "model.classes: [label of 0, label of 1]" in str(refused.value)
+
+
+@pytest.mark.parametrize("file", ["model.json", "model.joblib"])
+def test_a_missing_library_is_to_be_installed_not_trusted(booster: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if file == "model.joblib":
+        import xgboost
+
+        frame = pd.read_csv(booster / "train.csv")
+        joblib.dump(xgboost.XGBClassifier(n_estimators=2, n_jobs=1).fit(frame[["a", "b"]], frame["label"]), booster / file)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "xgboost"]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setattr(sys, "meta_path", [NoXGBoost(), *sys.meta_path])
+    else:
+        monkeypatch.setattr("holdfast.assessment.inspection.find_spec", lambda _: None)
+    result = holdfast("init", file, "train.csv", "holdout.csv", "--yes", folder=booster)
+    assert result.returncode == 0, result.stderr
+    assert "pip install 'holdfast[xgboost]', then init again" in result.stdout
+    assert "holdfast trust" not in result.stdout
+
+
+class NoXGBoost:
+    """An import system without xgboost."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name.partition(".")[0] == "xgboost":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def test_without_holdout_rows_it_says_that_nothing_can_be_measured(booster: Path) -> None:
+    result = holdfast("init", "model.json", "train.csv", "--yes", folder=booster)
+    assert "Lacks: no holdout rows" in result.stdout
+    result = holdfast("init", "model.json", "train.csv", "holdout.csv", "--yes", "--force", folder=booster)
+    assert "no holdout rows" not in result.stdout
+
+
+def test_several_facts_and_whole_sums_may_be_answered(booster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "_somebody_there", lambda: True)
+    answers = "\n" + "personal, nothing\npersonal, health\n" + "\n" * 30
+    result = holdfast("init", "model.json", "train.csv", "holdout.csv", folder=booster, stdin=answers)
+    assert result.returncode == 0, result.stderr
+    assert read_system(booster / "holdfast.yaml").data[0].data_sensitivity == ["personal", "health"]
+    assert "1000.0" not in result.stdout + (booster / "holdfast.yaml").read_text()
+
+
+def test_guessed_columns_are_marked_and_shown(clinic: Path) -> None:
+    result = holdfast("init", "model.joblib", "train.csv", "holdout.csv", "--yes", "--force", folder=clinic)
+    defaults = read_system(clinic / "holdfast.yaml").defaults
+    assert {f"data.{name}.{key}" for name in ("train", "holdout") for key in ("sensitive", "groups")} <= set(defaults)
+    assert "Groups by the sound of their names: " in result.stdout
 
 
 def test_rendered_text_reads_back_as_it_was() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 from holdfast.artifacts.checking import FileCheck, check_file
 from holdfast.artifacts.loading import load_object
 from holdfast.assessment.rehearsal import rehearse_file
-from holdfast.core.errors import HoldfastError
+from holdfast.core.errors import HoldfastError, MissingExtra
 from holdfast.datasets.reading import Contents, read_contents
 from holdfast.models.answers import class_name
 
@@ -40,6 +41,13 @@ IDENTIFIER = re.compile(
     re.IGNORECASE,
 )
 TARGETS = ("target", "label", "class", "y", "outcome", "diagnosis", "treatment", "decision", "result", "income")
+PACKAGES = {
+    "xgboost": ("xgboost", "xgboost"),
+    "lightgbm": ("lightgbm", "lightgbm"),
+    "torch": ("torch", "torch"),
+    "onnx": ("onnxruntime", "onnx"),
+}
+"""The package and the extra that open the native files of a framework."""
 CLASSIFIERS = ("scikit-learn", "xgboost", "lightgbm")
 """Frameworks whose models generate nothing."""
 MOST_CLASSES = 50
@@ -53,8 +61,10 @@ class Seen:
     Attributes:
         check: of the model's file; None for an endpoint or code.
         framework: of the loaded model; None when it was not opened.
-        why_closed: why the model was not opened.
+        why_closed, remedy: why the model was not opened, and what to do about it.
         classes, features: the model's own, when it knows them.
+        labels: of the target column, in sorted order, for tables.
+        named: whether `classes` are the model's own.
         scores: whether it gives scores; None when unknown.
         recipe: `clone` where scikit-learn can refit it.
         data: the contents of each data file, in order.
@@ -68,8 +78,11 @@ class Seen:
     check: FileCheck | None = None
     framework: str | None = None
     why_closed: str | None = None
+    remedy: str = ""
     classes: tuple[str, ...] | None = None
+    labels: tuple[str, ...] = ()
     features: tuple[str, ...] | None = None
+    named: bool = False
     scores: bool | None = None
     recipe: str | None = None
     data: list[Contents] = field(default_factory=list)
@@ -87,6 +100,15 @@ class Seen:
         """Of the inputs."""
         first = self.data[0]
         return "image" if first.kind == "images" or (first.kind == "array" and first.x.ndim >= 3) else "tabular"
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the model numbers classes that the data name in words, so that only its maker knows their order."""
+        words = not all(name.lstrip("-").isdecimal() for name in self.labels) and set(self.labels) != {"False", "True"}
+        if self.check is None or self.framework not in (*CLASSIFIERS, "torch") or not words:
+            return False
+        own = self.classes if self.named else None
+        return own is None or own == tuple(str(index) for index in range(len(self.labels)))
 
     @property
     def generates(self) -> bool | None:
@@ -134,6 +156,7 @@ def _look_at_model(seen: Seen, path: Path) -> None:
     seen.check = check = check_file(path)
     if not check.allowed:
         seen.why_closed = "opening it could run code: " + ", ".join(check.unlisted[:4])
+        seen.remedy = f"If you know the file: holdfast trust {check.path.name}"
         return
     if check.format in ("pickle", "compressed pickle", "npy"):
         try:
@@ -141,26 +164,32 @@ def _look_at_model(seen: Seen, path: Path) -> None:
             value = load_object(check)
         except HoldfastError as error:
             seen.why_closed = error.what
+            seen.remedy = f"{error.hint or 'Save it again'}, then init again".replace(".,", ",")
             return
         seen.framework = type(value).__module__.split(".")[0].replace("sklearn", "scikit-learn")
         own = getattr(value, "classes_", None)
         if own is not None and np.ndim(own) == 1:
             seen.classes = tuple(class_name(label) for label in own)
+            seen.named = True
         names = getattr(value, "feature_names_in_", None)
         seen.features = None if names is None else tuple(str(name) for name in names)
         seen.scores = hasattr(value, "predict_proba") or hasattr(value, "decision_function")
         seen.recipe = "clone" if hasattr(value, "get_params") and hasattr(value, "fit") else None
     else:
-        packages = {"torch": "torch", "torchscript": "torch", "torch export": "torch", "onnx": "onnx", "lightgbm": "lightgbm"}
-        seen.framework = packages.get(check.format, "xgboost" if check.format.startswith("xgboost") else check.format)
+        seen.framework = next((name for name in PACKAGES if check.format.startswith(name)), check.format)
+        package, extra = PACKAGES.get(seen.framework, ("", ""))
+        if package and find_spec(package) is None:
+            missing = MissingExtra.of(package, extra, "This model file")
+            seen.why_closed, seen.remedy = missing.what, f"{missing.hint}, then init again"
 
 
 def _look_at_columns(seen: Seen, frame: pd.DataFrame, target: str | None) -> None:
     columns = [str(name) for name in frame.columns]
     seen.split = next((name for name in columns if _is_split(frame[name])), None)
     seen.target = target or _likely_target(seen, frame, columns)
-    if seen.target is not None and seen.target in columns and seen.classes is None:
-        seen.classes = _names(frame[seen.target].dropna().to_numpy())
+    if seen.target is not None and seen.target in columns:
+        seen.labels = _names(frame[seen.target].dropna().to_numpy())
+        seen.classes = seen.classes or seen.labels
     outside = {seen.target, seen.split}
     inputs = [name for name in columns if name not in outside and (seen.features is None or name in seen.features)]
     for name in columns:

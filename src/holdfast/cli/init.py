@@ -92,6 +92,8 @@ def _lacking(document: dict[str, Any]) -> list[str]:
     lines = []
     if "recipe" not in document["model"]:
         lines.append("no recipe: label flipping will not be measured, and membership inference only by its weaker attack")
+    if not any(entry.get("role") == "holdout" or "split" in entry for entry in document["data"]):
+        lines.append("no holdout rows: plan and assess need rows the model was not trained on; add an entry with role: holdout")
     return lines
 
 
@@ -106,16 +108,36 @@ class Answers:
         self.ask = ask
         self.defaults: list[str] = []
 
-    def choice(self, where: str, question: str, default: str, known: list[str]) -> str:
+    def choice(self, where: str, question: str, default: str, known: list[str]) -> str | list[str]:
+        """One of the known words, or several with commas between them."""
+        given = self._words(where, question, default, known, len(known))
+        return given[0] if len(given) == 1 else given
+
+    def one(self, where: str, question: str, default: str, known: list[str]) -> str:
         """One of the known words."""
+        return self._words(where, question, default, known, 1)[0]
+
+    def _words(self, where: str, question: str, default: str, known: list[str], most: int) -> list[str]:
+        if not self.ask:
+            self.defaults.append(where)
+            return [default]
+        while True:
+            answer = str(typer.prompt(f"{clean(question)} ({' | '.join(known)})", default=default))
+            given = list(dict.fromkeys(word.strip() for word in answer.split(",") if word.strip()))
+            if 0 < len(given) <= most and set(given) <= set(known):
+                return given
+            typer.echo(f"  {'one of' if most == 1 else 'one or more, with commas between, of'}: {', '.join(known)}")
+
+    def order(self, where: str, question: str, default: list[str]) -> list[str]:
+        """The same names in their order."""
         if not self.ask:
             self.defaults.append(where)
             return default
         while True:
-            given = str(typer.prompt(f"{clean(question)} ({' | '.join(known)})", default=default)).strip()
-            if given in known:
-                return given
-            typer.echo(f"  one of: {', '.join(known)}")
+            given = [name.strip() for name in str(typer.prompt(question, default=", ".join(map(clean, default)))).split(",")]
+            if sorted(given) == sorted(map(clean, default)):
+                return [next(name for name in default if clean(name) == word) for word in given]
+            typer.echo("  each of these once, with commas between")
 
     def code(self, question: str, root: Path) -> str:
         """`FILE.py:FUNCTION` below root, or nothing; nothing as well where nobody is asked."""
@@ -140,9 +162,9 @@ class Answers:
             self.defaults.append(where)
             return default
         while True:
-            given = float(typer.prompt(question, default=default, type=float))
+            given = float(typer.prompt(question, default=f"{default:.15g}", type=float))
             if 0 < given < float("inf"):
-                return given
+                return int(given) if given.is_integer() else given
             typer.echo("  a number above 0")
 
     def span(self, where: str, question: str, default: tuple[float, float]) -> dict[str, float]:
@@ -159,9 +181,10 @@ def described(seen: Seen) -> list[str]:
     """What the files showed, in sentences."""
     lines = []
     if seen.check is not None:
-        lines.append(f"Model: {seen.check.format} file" + (f" of {seen.framework}" if seen.framework else ""))
-    if seen.why_closed and seen.check is not None:
-        lines.append(f"Not opened: {seen.why_closed}. If you know the file: holdfast trust {seen.check.path.name}")
+        of = f" of {seen.framework}" if seen.framework and not seen.check.format.startswith(seen.framework) else ""
+        lines.append(f"Model: {seen.check.format} file{of}")
+    if seen.why_closed:
+        lines.append(f"Not opened: {seen.why_closed}. {seen.remedy}")
     if seen.check is not None and seen.check.format == "torch":
         lines.append("To add: model.factory: FILE.py:FUNCTION, the code that builds the module of a state dict")
     for contents in seen.data:
@@ -176,11 +199,14 @@ def described(seen: Seen) -> list[str]:
     if seen.generates is False:
         lines.append("Generates nothing: it classifies (genai: none)")
     for name in seen.dropped:
-        lines.append(f"{name}: {'names rows' if name in seen.naming else 'is no input of the model'}; dropped as input")
+        naming = "names rows; dropped as input, and not set as id, because ids are shown in reports"
+        lines.append(f"{name}: {naming if name in seen.naming else 'is no input of the model; dropped as input'}")
     if seen.clusters:
         lines.append(f"{seen.clusters} repeats: dropped as input, set as cluster")
     if seen.sensitive:
         lines.append(f"Sensitive by the sound of their names: {', '.join(seen.sensitive)}")
+    if seen.groups:
+        lines.append(f"Groups by the sound of their names: {', '.join(seen.groups)}")
     return lines
 
 
@@ -193,6 +219,9 @@ def system_document(place: dict[str, str], paths: list[str], seen: Seen, answers
     model: dict[str, Any] = {**place, "task": "classification", "modality": seen.modality}
     artifact = _artifact_format(seen)
     model |= {"artifact_format": artifact} if artifact else {}
+    if seen.numbered:
+        question = "The labels in the order in which the model numbers them, that of 0 first"
+        model["classes"] = answers.order("model.classes", question, list(seen.labels))
     recipe = seen.recipe or answers.code("Function that trains it, FILE.py:FUNCTION (empty: none)", root)
     model |= {"recipe": recipe} if recipe else {}
     data = _data_entries(paths, seen, answers, words)
@@ -286,6 +315,7 @@ def _data_entries(paths: list[str], seen: Seen, answers: Answers, words: dict[st
             entry["target"] = seen.target
         for key, columns in (("sensitive", seen.sensitive), ("groups", seen.groups), ("drop", seen.dropped)):
             entry |= {key: columns} if columns else {}
+            answers.defaults += [f"data.{entry['name']}.{key}"] if columns and key != "drop" else []
         entry |= {"cluster": seen.clusters} if seen.clusters else {}
         if not index:
             entry["data_sensitivity"] = sensitivity
@@ -304,14 +334,14 @@ def _roles(paths: list[str], seen: Seen, answers: Answers) -> list[str | None]:
     if len(paths) == 1:
         guess = found[0] or "holdout"
         return [
-            answers.choice(
+            answers.one(
                 "data.0.role", f"train: the model was trained on {paths[0]}; holdout: it was not", guess, ["train", "holdout"]
             )
         ]
     if set(found) == {"train", "holdout"} and len(found) == 2:
         return list(found)
     return [
-        answers.choice(
+        answers.one(
             f"data.{index}.role", f"Was the model trained on {path}", "holdout" if index else "train", ["train", "holdout"]
         )
         for index, path in enumerate(paths)
