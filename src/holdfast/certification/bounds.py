@@ -36,7 +36,7 @@ OUTWARD = 1e-11
 """Relative widening of every computed bound, for float64 rounding in networks of up to a few thousand terms a sum."""
 ELEMENTS_AT_ONCE = 2**22
 """Most numbers in one array of linear functions."""
-TIGHTENINGS = 30
+TIGHTENINGS = 15
 """Steps of the search for the best multiplier of an L2 ball that is cut by a box; each value on the way is sound."""
 
 

@@ -79,6 +79,8 @@ def straight_through(model: Predictor, x: Array, classes: int) -> StraightThroug
     """
     import torch
 
+    if model.access < Access.GRADIENTS and not hasattr(model, "module"):
+        return None
     rows = x[:CHECKED]
     # A module may do anything while it is recorded, and raise anything; then there is no twin.
     try:
@@ -110,18 +112,42 @@ class _Recording:
     """Recorded forward passes, one for each padded batch size."""
 
     def __init__(self, model: Predictor, sample: Array, classes: int) -> None:
+        import torch
+
         self.run, self.sample, self.classes = _forward(model), sample, classes
         self.graphs: dict[int, Any] = {}
+        self.devices = [sample.device.index or 0] if sample.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=self.devices):
+            torch.manual_seed(0)
+            self.state = self._random_state()
 
     def tables(self, x: Array) -> list[Array]:
         """Every (n, classes) table of numbers that the forward pass goes through, in order, with straight-through gradients."""
         count = len(x)
         size = 1 << max(3, (count - 1).bit_length())
         padded = x if count == size else x[np.arange(size) % count]
-        if size not in self.graphs:
-            self.graphs[size] = _recorded(self.run, self.sample[np.arange(size) % len(self.sample)].detach())
-        found = _replay(self.graphs[size], padded * 1, size, self.classes)
+        with self._own_randomness():
+            if size not in self.graphs:
+                self.graphs[size] = _recorded(self.run, self.sample[np.arange(size) % len(self.sample)].detach())
+            found = _replay(self.graphs[size], padded * 1, size, self.classes)
         return [table[:count] for table in found]
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """What the recording draws comes from a stream of its own, and the user's does not move."""
+        import torch
+
+        with torch.random.fork_rng(devices=self.devices):
+            torch.set_rng_state(self.state[0])
+            for device, state in zip(self.devices, self.state[1:], strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield
+            self.state = self._random_state()
+
+    def _random_state(self) -> list[Array]:
+        import torch
+
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self.devices)]
 
 
 def _forward(model: Predictor) -> Callable[[Array], Array]:
@@ -166,8 +192,7 @@ def _recorded(run: Callable[[Array], Array], x: Array) -> Any:
     import torch
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    devices = [x.device.index or 0] if x.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _plain_one_hot(), torch.enable_grad():
+    with _plain_one_hot(), torch.enable_grad():
         try:
             graph = make_fx(torch.func.functionalize(run))(x)
         except (RuntimeError, TypeError, NotImplementedError):
