@@ -36,7 +36,9 @@ Index = NDArray[np.int64]
 Floats = NDArray[np.float64]
 HALVED_AT = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the queries after which the squares' area is halved; section 5.1."""
-SOLE = 20
+DRAWN_AT_ONCE = 2**22
+"""Most random numbers that are kept ready."""
+SOLE = 10
 """Queries after which two changes are asked about in one call, then three, and so on; at first most changes help."""
 AT_ONCE, NUMBERS_AT_ONCE = 16, 2**15
 """Most changes of one sample that are asked about in one call, and most array elements in them; large inputs go one by one."""
@@ -67,6 +69,7 @@ class Square(Attack):
         layout = _Layout(tuple(x.shape[1:]))
         pattern = self._pattern(domain, x, layout)
         most = min(AT_ONCE, max(1, NUMBERS_AT_ONCE // layout.features))
+        draws = _Draws(streams, len(x), layout.draws)
         best, margin, spent = copied(x), np.full(len(x), np.inf), 0
         while spent < queries:
             active = np.flatnonzero((margin >= 0) & (oracle.remaining() > 0))
@@ -78,8 +81,7 @@ class Square(Attack):
                 rows = pattern.start(owner, streams.uniform(active, pattern.first))
             else:
                 share = self.share * 0.5 ** sum(spent / queries > at for at in HALVED_AT)
-                draws = streams.uniform(active, (count, layout.draws)).reshape(len(owner), -1)
-                rows = pattern.change(owner, best[owner], share, draws)
+                rows = pattern.change(owner, best[owner], share, draws.next(active, count))
             spent += count
             found = _margins(oracle.scores(rows, owner), y[owner]).reshape(len(active), count)
             nearest = found.argmin(axis=1)
@@ -95,6 +97,25 @@ class Square(Attack):
         if isinstance(domain, Ball) and domain.norm == "linf" and not self.inside:
             return _Box(layout, domain, x)
         return _Corners(layout, domain, x, self.inside)
+
+
+class _Draws:
+    """Uniform draws for one change after another, made in blocks; each sample's come from its own stream, in order."""
+
+    def __init__(self, streams: SampleStreams, samples: int, width: int) -> None:
+        self.streams, self.at = streams, 0
+        self.size = min(256, DRAWN_AT_ONCE // (samples * width))
+        self.block = np.empty((samples, 0, width))
+
+    def next(self, active: Index, count: int) -> Floats:
+        """(len(active) x count, width) draws; whoever is not active now must not come back."""
+        samples, ready, width = self.block.shape
+        if self.at + count > ready:
+            fresh = np.empty((samples, max(count, self.size), width))
+            fresh[active] = self.streams.uniform(active, fresh.shape[1:])
+            self.block, self.at = np.concatenate([self.block[:, self.at :], fresh], axis=1), 0
+        self.at += count
+        return np.asarray(self.block[active, self.at - count : self.at].reshape(-1, width))
 
 
 class _Layout:
@@ -121,6 +142,8 @@ class _Layout:
         self.colour = tuple(1 if self.axis <= at < self.axis + 2 else size for at, size in enumerate(shape))
         self.stripes = tuple(1 if at == self.axis else size for at, size in enumerate(shape))
         self.draws = 4 + self.channels
+        self.index = np.moveaxis(np.arange(self.features).reshape(shape), -1, 0) if last else np.arange(self.features)
+        self.index = self.index.reshape(self.channels, self.height, self.width)
 
     def split(self, share: float, draws: Floats) -> tuple[NDArray[np.bool_], Floats]:
         """A random window and, for what lies in it, draws that broadcast against inputs: one a feature, or one a channel."""
@@ -140,6 +163,12 @@ class _Layout:
         rows, columns = np.arange(self.height) - top, np.arange(self.width) - left
         inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
         return self.spread(inside)
+
+    def cells(self, share: float, draws: Floats) -> Index:
+        """(n, channels x cells) where the features of a random square lie in the flat input, one channel after another."""
+        side = self.side(share)
+        top, left = self.place(side, draws)
+        return np.asarray(self.index[0, top, left] + self.index[:, :side, :side].reshape(-1))
 
     def side(self, share: float) -> int:
         """The side of a square of that share of the image."""
@@ -168,7 +197,7 @@ class _Pattern(Protocol):
         """A first input for each row."""
 
     def change(self, owner: Index, best: Array, share: float, draws: Floats) -> Array:
-        """Each row of `best` with one square of that share of the features changed."""
+        """Each row of `best`, which may be overwritten, with one square of that share of the features changed."""
 
 
 class _Box:
@@ -185,14 +214,18 @@ class _Box:
 
     def change(self, owner: Index, best: Array, share: float, draws: Floats) -> Array:
         """One square at a new corner; one end for each channel of an image, one for each other feature."""
-        inside, ends = self.layout.split(share, draws)
-        return self._where(inside, self._corner(owner, ends), best)
+        if self.layout.flat:
+            inside, ends = self.layout.split(share, draws)
+            return self._where(inside, self._corner(owner, ends), best)
+        cells = self.layout.cells(share, draws)
+        high = (draws[:, 4:] >= 0.5).repeat(cells.shape[1] // self.layout.channels, axis=1).astype(np.int64)
+        rows = self.xp.reshape(best, (len(owner), self.layout.features))
+        ends = self.xp.reshape(self.ends, (2, -1, self.layout.features))
+        rows[np.arange(len(owner))[:, None], cells] = ends[high, owner[:, None], cells]
+        return self.xp.reshape(rows, best.shape)
 
     def _corner(self, owner: Index, draws: Floats) -> Array:
-        high = draws >= 0.5
-        if high.size == len(high):
-            return self.ends[high.reshape(-1).astype(np.int64), owner]
-        return self._where(high, self.ends[1, owner], self.ends[0, owner])
+        return self._where(draws < 0.5, self.ends[0, owner], self.ends[1, owner])
 
     def _where(self, condition: NDArray[np.bool_], yes: Array, no: Array) -> Array:
         given = self.xp.asarray(condition, device=yes.device) if hasattr(yes, "detach") else condition
