@@ -33,6 +33,13 @@ class Session:
         if job["what"] == "sleep":
             open(job["marker"], "w").write(str(os.getpid()))
             time.sleep(60)
+        if job["what"] in ("child, then sleep", "child, then die"):
+            child = os.fork() or time.sleep(60)
+            open(job["marker"], "w").write(str(child))
+            progress.advance("child", 1, 1)
+            if job["what"].endswith("die"):
+                os.kill(os.getpid(), 9)
+            time.sleep(60)
         if job["what"] == "threads":
             return os.environ["OMP_NUM_THREADS"]
         return job["value"] + self.offset
@@ -105,12 +112,37 @@ def test_no_jobs_start_no_workers() -> None:
     assert list(LocalEngine("missing:Session", {}, workers=2).run([], Silent())) == []
 
 
-def test_a_worker_ends_when_its_parent_is_killed(session: str, tmp_path: Path) -> None:
+class Interrupted:
+    """Ends the run as Ctrl-C does, once the job has started a child."""
+
+    def advance(self, task: str, done: int, total: int) -> None:
+        if task.endswith("child"):
+            raise KeyboardInterrupt
+
+
+def test_what_a_worker_started_ends_with_an_interrupted_run(session: str, tmp_path: Path) -> None:
+    job = {"id": "a", "what": "child, then sleep", "marker": str(tmp_path / "pid")}
+    with pytest.raises(KeyboardInterrupt):
+        list(LocalEngine(session, {"offset": 0}, workers=1).run([job], Interrupted()))
+    child = int((tmp_path / "pid").read_text())
+    assert _wait_for(lambda: True if not _alive(child) else None)
+
+
+def test_a_worker_that_dies_is_noticed_although_what_it_started_holds_its_output_open(session: str, tmp_path: Path) -> None:
+    job = {"id": "a", "what": "child, then die", "marker": str(tmp_path / "pid")}
+    (result,) = LocalEngine(session, {"offset": 0}, workers=1).run([job], Silent())
+    assert "SIGKILL" in str(result.error)
+    child = int((tmp_path / "pid").read_text())
+    assert _wait_for(lambda: True if not _alive(child) else None)
+
+
+@pytest.mark.parametrize("what", ["sleep", "child, then sleep"])
+def test_a_worker_ends_when_its_parent_is_killed(session: str, tmp_path: Path, what: str) -> None:
     marker = tmp_path / "pid"
     script = (
         "from holdfast.engine.local import LocalEngine\n"
         "from holdfast.core.progress import Silent\n"
-        f"job = {json.dumps({'id': 'a', 'what': 'sleep', 'value': 0, 'marker': str(marker)})}\n"
+        f"job = {json.dumps({'id': 'a', 'what': what, 'value': 0, 'marker': str(marker)})}\n"
         f"list(LocalEngine({session!r}, {{'offset': 0}}, workers=1).run([job], Silent()))\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script])
@@ -137,7 +169,7 @@ def _wait_for(found, attempts: int = 400):
 
 
 def test_a_workers_own_children_import_nothing_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models start processes of their own, such as joblib's; `-P` is the worker's alone, the environment is inherited."""
+    """Models start processes of their own, such as joblib's; what keeps them out is in the environment, which is inherited."""
     modules, project = tmp_path / "modules", tmp_path / "project"
     modules.mkdir()
     project.mkdir()

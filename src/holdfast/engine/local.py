@@ -1,8 +1,9 @@
 """Runs jobs in worker processes on this machine.
 
 A worker that dies takes only its own job with it: the job is reported as failed and another worker is started for the
-rest. Each worker computes on one thread, so that results do not depend on how many cores there are. No worker imports
-anything from the current folder (`-P`): a file beside a system file must not run because it is named like a module.
+rest. Each worker computes on one thread, so that results do not depend on how many cores there are. No worker, and no process
+that the user's model starts in one, imports anything from the current folder (PYTHONSAFEPATH): a file beside a system file must
+not run because it is named like a module. When a worker ends, for whatever reason, the processes that it started end with it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +113,7 @@ class _Worker:
         self.ready = False
         sink = log.open("ab") if log else None
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "holdfast.engine.worker"],
+            [sys.executable, "-m", "holdfast.engine.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=sink if sink else subprocess.DEVNULL,
@@ -124,6 +126,7 @@ class _Worker:
             sink.close()
         self._write(setup)
         threading.Thread(target=self._listen, args=(events,), daemon=True).start()
+        threading.Thread(target=self._clear, daemon=True).start()
 
     def give(self, job: Mapping[str, Any]) -> None:
         """Hand over a job."""
@@ -131,10 +134,19 @@ class _Worker:
         self._write(json.dumps(dict(job)))
 
     def kill(self) -> None:
-        """End the process, whatever it is doing, and wait until it is gone."""
+        """End the process and those that it started, whatever they are doing, and wait until it is gone."""
         if self._process.poll() is None:
-            self._process.kill()
+            self._end_group()
         self._process.wait()
+
+    def _clear(self) -> None:
+        """What a worker that is gone has started must not hold its output open, or go on."""
+        self._process.wait()
+        self._end_group()
+
+    def _end_group(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _write(self, line: str) -> None:
         try:

@@ -2,7 +2,7 @@
 
 It speaks JSON lines: on stdin the set-up and then one job a line; on its original stdout progress and results. What the
 user's model prints goes to stderr instead, so that it cannot disturb the conversation. When stdin closes, because the
-parent is gone, the worker ends at once, in the middle of a job if need be.
+parent is gone, the worker and all that it started end at once, in the middle of a job if need be.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -61,6 +62,8 @@ def main() -> None:
 def _read(lines: queue.Queue[str]) -> None:
     for line in sys.stdin:
         lines.put(line)
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)
 
 
