@@ -42,6 +42,35 @@ def test_risk_ids_stand_whole_in_a_line(assessment: Assessment, width: int) -> N
         assert risk.id in words
 
 
+def unsuccessful(assessment: Assessment) -> Assessment:
+    """The worst measured risk rests on an attack that never succeeded."""
+    worst = Outline(assessment).worst_measured
+    assert worst is not None
+    evidence = [
+        item.model_copy(update={"rows": tuple(row.model_copy(update={"capability": None}) for row in item.rows[:5])})
+        if item.probe == worst.probe
+        else item
+        for item in assessment.evidence
+    ]
+    return assessment.model_copy(update={"evidence": tuple(evidence)})
+
+
+def test_what_was_observed_stands_beside_what_is_allowed_for(assessment: Assessment) -> None:
+    worst = Outline(assessment).worst_measured
+    assert worst is not None
+    assert not Outline(assessment).largely_assumed(worst)
+    found = unsuccessful(assessment)
+    assert Outline(found).largely_assumed(worst)
+    for width in (100, 60):
+        shown = " ".join(printed(found, width).split())
+        assert "largely assumed" in shown
+    assert "observed 0 of 5" in printed(found, 100)
+    page = render_html(found)
+    assert "Observed 0 of 5; 34\u00a0% for this actor with the allowance for few trials. Largely assumed." in page
+    assert page.count("largely assumed") >= 1
+    assert "observed 0 of 5; largely assumed" in render_markdown(found)
+
+
 def test_a_pipe_gets_plain_text_and_a_terminal_colours(assessment: Assessment) -> None:
     assert "\x1b" not in printed(assessment, 100)
     assert "\x1b[" in printed(assessment, 100, terminal=True)

@@ -75,7 +75,7 @@ def _render(assessment: Assessment, comparison: Comparison | None, longest: int)
                 "",
                 "| Risk | Actor | P(success), 90 % | Annual loss, mean | 5–95 % | Attempts, loss |",
                 "| :--- | :--- | :--- | ---: | ---: | :--- |",
-                *(_risk(risk, unit, outline.may_apply(risk)) for risk in risks[:most]),
+                *(_risk(risk, unit, outline) for risk in risks[:most]),
                 "",
             ]
     if assessment.register.risks:
@@ -101,13 +101,14 @@ def _render(assessment: Assessment, comparison: Comparison | None, longest: int)
     return "\n".join(lines)
 
 
-def _risk(risk: Risk, unit: str, may_apply: bool) -> str:
+def _risk(risk: Risk, unit: str, outline: Outline) -> str:
     mean, low, high = risk.probability
     success = numbers.share_interval(mean, low, high) if risk.state == "measured" else "assumed 0 to 100 %"
+    told = [success, outline.observation(risk), "largely assumed" if outline.largely_assumed(risk) else ""]
     cells = (
-        f"{escape(risk.threat_name, 100)} ({escape(risk.id, 120)}{', may apply' if may_apply else ''})",
+        f"{escape(risk.threat_name, 100)} ({escape(risk.id, 120)}{', may apply' if outline.may_apply(risk) else ''})",
         escape(risk.actor, 80),
-        f"{MARKS[risk.state]} {risk.state}: {escape(success)}",
+        f"{MARKS[risk.state]} {risk.state}: {escape('; '.join(filter(None, told)))}",
         escape(numbers.money(risk.annual.mean, unit)),
         escape(numbers.money_range(risk.annual.p5, risk.annual.p95, unit)),
         f"{risk.attempts}, {risk.loss_per_event}",

@@ -232,7 +232,39 @@ class Outline:
             beyond = (
                 f"{reach} of this actor’s capability lies beyond what was tested; there, anything up to certainty is assumed.",
             )
-        return (success(risk), *beyond, *_sources(risk))
+        return (success(risk), *self._allowance(risk), *beyond, *_sources(risk))
+
+    def observation(self, risk: Risk) -> str:
+        """What was counted for a measured risk, such as `observed 0 of 5`; empty without rows."""
+        evidence = self._rows_of(risk)
+        if evidence is None:
+            return ""
+        chance = f", {numbers.share(evidence.chance)} by chance alone" if evidence.chance else ""
+        return f"observed {sum(row.success for row in evidence.rows):,} of {len(evidence.rows):,}{chance}"
+
+    def largely_assumed(self, risk: Risk) -> bool:
+        """Whether most of a measured P(success) is the allowance for what was not observed."""
+        evidence = self._rows_of(risk)
+        if evidence is None:
+            return False
+        share = sum(row.success for row in evidence.rows) / len(evidence.rows)
+        above = max(0.0, share - evidence.chance) / (1 - evidence.chance) if evidence.chance < 1 else 0.0
+        return risk.probability[0] > 2 * above
+
+    def _rows_of(self, risk: Risk) -> Evidence | None:
+        if risk.state != "measured":
+            return None
+        return next((item for item in self.assessment.evidence_for(risk.threat) if item.probe == risk.probe and item.rows), None)
+
+    def _allowance(self, risk: Risk) -> tuple[str, ...]:
+        observation = self.observation(risk)
+        if not observation:
+            return ()
+        stronger = "" if risk.strength in ("strong", "exact") else "a stronger attack and "
+        share = numbers.share(risk.probability[0])
+        mostly = " Largely assumed." if self.largely_assumed(risk) else ""
+        said = f"{observation[0].upper()}{observation[1:]}; {share} for this actor with the allowance for {stronger}few trials."
+        return (said + mostly,)
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -93,17 +93,20 @@ def _risks(title: str, risks: Sequence[Risk], most: int, outline: Outline, unit:
     for risk, name, mean, between in zip(shown, names, means, ranges, strict=True):
         actor = _text(risk.actor)
         first = Text("\n").join([_text(name), *([] if apart else [actor]), _text(risk.id, "dim")])
-        table.add_row(first, *([actor] if apart else []), _success(risk), mean, *([between] if wide else []))
+        table.add_row(first, *([actor] if apart else []), _success(risk, outline), mean, *([between] if wide else []))
     if len(risks) > most:
         table.caption = f"{len(risks) - most} more in the assessment"
         table.caption_justify = "left"
     return table
 
 
-def _success(risk: Risk) -> Text:
+def _success(risk: Risk, outline: Outline) -> Text:
     if risk.state != "measured":
         return _text(f"{LABELS[risk.state]}: 0 to 100 %", STYLES[risk.state])
-    return _text(numbers.share_interval(*risk.probability), STYLES["measured"])
+    lines = [_text(numbers.share_interval(*risk.probability), STYLES["measured"])]
+    lines += [_text(outline.observation(risk), "dim")] if outline.observation(risk) else []
+    lines += [_text("largely assumed", "yellow")] if outline.largely_assumed(risk) else []
+    return Text("\n").join(lines)
 
 
 def _print_open(outline: Outline, console: Console) -> None:
