@@ -23,6 +23,7 @@ from holdfast.core.errors import AccessDenied, ConfigurationError, Inconclusive,
 from holdfast.core.oracle import Access
 from holdfast.core.target import Dataset, Model
 from holdfast.models.answers import LOG_ZERO, Context
+from holdfast.models.python import PythonModel
 from holdfast.models.recipe import CloneRecipe, FunctionRecipe
 from holdfast.models.sklearn import SklearnModel
 
@@ -267,3 +268,16 @@ def test_pipelines_on_raw_frames_with_text() -> None:
     model = wrapped(Pipeline([("encode", encode), ("model", LogisticRegression(max_iter=500))]).fit(frame, y), frame)
     assert model.feature_names == ("kind", "size")
     assert (np.array(model.classes)[model.labels(frame)] == y).mean() > 0.9
+
+
+@pytest.mark.parametrize("as_code", [False, True])
+def test_a_failure_on_missing_values_names_their_columns(as_code: bool) -> None:
+    frame = pd.DataFrame({"age": np.arange(20.0), "dose": np.arange(20.0) % 3})
+    fitted = LogisticRegression().fit(frame, np.arange(20) % 2)
+    model = PythonModel(fitted.predict_proba, Context(sample=frame)) if as_code else SklearnModel(fitted, Context(sample=frame))
+    with pytest.raises(InvalidModel) as refused:
+        model.labels(frame.assign(dose=np.nan))
+    assert "'dose' holds missing values; does the model's pipeline fill them?" in str(refused.value)
+    with pytest.raises(InvalidModel) as other:
+        model.labels(frame.assign(dose="x"))
+    assert "missing values" not in str(other.value)

@@ -107,7 +107,7 @@ class Adapter(ABC):
             raise InvalidModel(
                 f"failed on {described(x)} with {type(error).__name__}",
                 where=self.source,
-                hint="Give the data in the form that the model was trained on.",
+                hint=f"Give the data in the form that the model was trained on.{gaps(x)}",
             ) from error
 
 
@@ -152,6 +152,17 @@ def described(x: Any) -> str:
     if isinstance(x, pd.DataFrame):
         return f"a table of {len(x)} rows and {x.shape[1]} columns"
     return f"an array of shape {tuple(np.shape(x))}"
+
+
+def gaps(x: Any) -> str:
+    """A question about the first columns with missing values, for the hint of a failure; empty for what has none."""
+    if not isinstance(x, pd.DataFrame):
+        return ""
+    holding = [str(name) for name, missing in zip(x.columns, x.isna().to_numpy().any(axis=0), strict=True) if missing]
+    if not holding:
+        return ""
+    holds = "holds" if len(holding) == 1 else "hold"
+    return f" {shown(holding, 4)} {holds} missing values; does the model's pipeline fill them?"
 
 
 def _label_names(first: NDArray[Any], context: Context) -> tuple[str, ...]:

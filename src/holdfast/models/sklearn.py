@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from holdfast.core.arrays import Array
 from holdfast.core.errors import AccessDenied, HoldfastError, InvalidModel
 from holdfast.core.oracle import Access
-from holdfast.models.adapter import described, like, match_columns, plain
+from holdfast.models.adapter import described, gaps, like, match_columns, plain
 from holdfast.models.answers import (
     LOG_ZERO,
     Context,
@@ -149,7 +149,7 @@ class SklearnModel:
             raise InvalidModel(
                 f"failed on {described(x)} with {type(error).__name__}",
                 where=self.source,
-                hint="Give the columns, types and shapes that the model was fitted on.",
+                hint=f"Give the columns, types and shapes that the model was fitted on.{gaps(x)}",
             ) from error
 
 
