@@ -113,6 +113,27 @@ def test_a_model_that_does_no_better_than_none_is_warned_about(
         assert ("Check scaling, class order and columns" in shown) == warned
 
 
+def test_a_model_that_is_never_wrong_is_doubted_first(assessment: Assessment) -> None:
+    assert assessment.utility is not None
+    changed = {"accuracy": 1.0, "accuracy_low": 0.99, "accuracy_high": 1.0}
+    flawless = assessment.model_copy(update={"utility": assessment.utility.model_copy(update=changed)})
+    for text in (printed(flawless, 100), render_html(flawless), render_markdown(flawless)):
+        assert "Check that train and holdout are not swapped" in " ".join(text.split())
+    assert Outline(flawless).steps[0].verb == "Repair"
+    assert "roles of the data" in Outline(flawless).steps[0].what
+    assert "roles of the data" not in Outline(assessment).steps[0].what
+
+
+def test_labels_worse_than_the_commonest_class_are_said_to_be(assessment: Assessment) -> None:
+    assert assessment.utility is not None
+    changed = {"accuracy": 0.70, "accuracy_low": 0.69, "accuracy_high": 0.71}
+    ranking = assessment.model_copy(update={"utility": assessment.utility.model_copy(update=changed)})
+    said = "labels are worse than always answering the commonest class; its ranking is better than chance (AUC 0.87)"
+    for text in (printed(ranking, 100), render_html(ranking)):
+        assert said in " ".join(text.split())
+    assert said not in " ".join(printed(assessment, 100).split())
+
+
 @pytest.mark.claim("loop-2")
 def test_green_is_never_printed(assessment: Assessment, nothing_measured: Assessment) -> None:
     for document in (assessment, nothing_measured):

@@ -61,7 +61,7 @@ def _render(assessment: Assessment, comparison: Comparison | None, longest: int)
         "",
         escape(outline.usefulness, 400),
         "",
-        *([f"**{escape(f'Warning: {outline.useless}', 400)}**", ""] if outline.useless else []),
+        *([f"**{escape(f'Warning: {outline.warning}', 400)}**", ""] if outline.warning else []),
         escape(outline.coverage, 400),
         "",
     ]

@@ -38,6 +38,16 @@ LABELS: dict[str, str] = {
 CLEAR_AUC = 0.6
 """From here on a model whose accuracy is that of the commonest class still orders cases clearly better than chance."""
 
+FLAWLESS_ROWS = 50
+"""From here on a model that is never wrong on the holdout rows is more likely tested on what it was trained on."""
+
+SWAPPED = Step(
+    "Repair",
+    "Check the roles of the data: which rows was the model trained on?",
+    "A model that is never wrong on its holdout rows has often seen them; every measurement of this report rests on them.",
+    "",
+)
+
 SHARED_ESTIMATES = (
     "Attempts per year and loss per event are the owner's own estimates, so absolute sums are only as good as those are. "
     "A comparison before and after a change rests on the same estimates on both sides, and holds much better."
@@ -167,21 +177,36 @@ class Outline:
         )
 
     @property
-    def useless(self) -> str:
-        """A warning that what was attacked does no better than no model; empty when it does."""
+    def warning(self) -> str:
+        """What makes the numbers below doubtful: a model that does no better than none, or too well; empty when neither."""
         utility = self.assessment.utility
         if utility is None:
             return ""
+        if self._flawless:
+            return (
+                f"Every one of {numbers.plural(utility.rows, 'holdout row')} is answered rightly. "
+                "Check that train and holdout are not swapped, share no rows, and that no column tells the label."
+            )
         if utility.auc is None:
             blind = utility.accuracy <= utility.majority_share
         else:
             blind = utility.accuracy_low <= utility.majority_share and utility.auc < CLEAR_AUC
-        if not blind:
-            return ""
-        return (
-            "This model is not shown to do better than always answering the commonest class. "
-            "Check scaling, class order and columns before reading any number below."
-        )
+        if blind:
+            return (
+                "This model is not shown to do better than always answering the commonest class. "
+                "Check scaling, class order and columns before reading any number below."
+            )
+        if utility.auc is not None and utility.accuracy_high < utility.majority_share:
+            return (
+                "This model’s labels are worse than always answering the commonest class; "
+                f"its ranking is better than chance (AUC {utility.auc:.2f})."
+            )
+        return ""
+
+    @property
+    def _flawless(self) -> bool:
+        utility = self.assessment.utility
+        return utility is not None and utility.accuracy == 1 > utility.majority_share and utility.rows >= FLAWLESS_ROWS
 
     @property
     def tone(self) -> Tone:
@@ -269,7 +294,8 @@ class Outline:
     @property
     def steps(self) -> tuple[Step, ...]:
         """What to do next, the most urgent first."""
-        repair = [
+        repair = [SWAPPED] if self._flawless else []
+        repair += [
             Step("Repair", f"Make {_names([item])} measurable", item.reason, item.threat.id)
             for item in self.having("failed", "inconclusive")
         ]
@@ -304,7 +330,7 @@ def summary(assessment: Assessment) -> dict[str, Any]:
         "tone": outline.tone,
         "coverage": outline.coverage,
         "usefulness": outline.usefulness,
-        "warning": outline.useless,
+        "warning": outline.warning,
         "parts": outline.parts,
         "unit": assessment.register.unit,
         "worst": described(outline.worst),

@@ -42,8 +42,8 @@ def print_summary(assessment: Assessment, console: Console) -> None:
     outline = Outline(assessment)
     console.print(_text(outline.headline, _TONES[outline.tone]))
     console.print(_text(outline.usefulness))
-    if outline.useless:
-        console.print(_text(f"Warning: {outline.useless}", "bold red"))
+    if outline.warning:
+        console.print(_text(f"Warning: {outline.warning}", "bold red"))
     console.print(_text(outline.coverage))
     console.print()
     if assessment.register.risks:
