@@ -97,7 +97,7 @@ def test_the_distance_is_that_of_the_nearest_of_all_cells(seed: int, classes: in
 
 @pytest.mark.claim("evasion-5")
 @given(seed=st.integers(0, 10_000), effort=st.sampled_from([0, 10_000, 200_000, 1_000_000]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_less_effort_never_proves_too_much(seed: int, effort: int) -> None:
     x, y, _ = problem(seed, 3)
     model = RandomForestClassifier(6, random_state=seed).fit(x, y)
@@ -129,6 +129,7 @@ def test_certified_exact_and_black_box_distances_are_in_order(kind: str, dtype: 
 
 
 @pytest.mark.claim("evasion-5")
+@pytest.mark.slow
 def test_another_solver_confirms_the_radii_and_contradicts_larger_ones() -> None:
     pytest.importorskip("veritas")
     x, y = load_iris(return_X_y=True)

@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 from holdfast.attacks.base import Attack
 from holdfast.core.arrays import Array
 from holdfast.core.domain import Domain
+from holdfast.core.errors import Inconclusive
 from holdfast.core.oracle import Access, Oracle
 from holdfast.core.seeds import SampleStreams
 from holdfast.models.ensembles import Floats, Index, TreeEnsemble
 from holdfast.models.tree_reach import Columns
 from holdfast.models.tree_search import EFFORT, nearest
+
+MOST_REFUSED = 0.02
+"""Share of the examples that the model itself may refuse; more tell that these are not its trees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,11 @@ class TreeSearch(Attack):
         hit = np.flatnonzero(np.isfinite(found.distance))
         rows = setting.rows.copy()
         rows[hit] = found.point[hit]
-        result = columns.back(x, rows)
-        if len(hit):
-            ask(found.point[hit], hit)
-        return result
+        asked = hit[oracle.remaining(hit) > 0]
+        wins = ask(found.point[asked], asked)
+        if (held := int((~wins).sum())) > max(1, MOST_REFUSED * len(asked)):
+            raise Inconclusive(
+                f"the model answers otherwise than its trees on {held} of {len(asked)} examples",
+                hint="Read the trees of the very model that is attacked, or attack it by its answers.",
+            )
+        return columns.back(x, rows)
