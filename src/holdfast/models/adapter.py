@@ -158,7 +158,7 @@ def gaps(x: Any) -> str:
     """A question about the first columns with missing values, for the hint of a failure; empty for what has none."""
     if not isinstance(x, pd.DataFrame):
         return ""
-    holding = [str(name) for name, missing in zip(x.columns, x.isna().to_numpy().any(axis=0), strict=True) if missing]
+    holding = [str(name) for name in x.columns[x.isna().any(axis=0)]]
     if not holding:
         return ""
     holds = "holds" if len(holding) == 1 else "hold"
