@@ -88,3 +88,16 @@ def test_a_file_is_set_aside_under_the_next_free_name(tmp_path: Path) -> None:
         set_aside(path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["assessment.1.json", "assessment.2.json"]
     assert (tmp_path / "assessment.1.json").read_text() == "first"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["sqlite:////nonexistent/x.db", "postgresql://somebody:hidden-word@localhost:1/x", "nonsense"])
+def test_a_history_that_fails_is_a_warning(clinic: Path, monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+    monkeypatch.setenv("HOLDFAST_STORE", store)
+    done = assess(clinic, "--output", "a.json", "--html", "a.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning: the assessment is not in the history" in done.stderr
+    assert "hidden-word" not in done.stdout + done.stderr
+    assert "Assessment: a.json" in done.stdout
+    assert (clinic / "a.json").exists()
+    assert (clinic / "a.html").exists()

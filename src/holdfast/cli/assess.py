@@ -99,7 +99,6 @@ def assess(
     require_placeable(output, made_from, assessment=True)
     replaced = set_aside(output)
     write_document(output, assessment)
-    record(assessment, Path(system))
     run.discard()
     if html:
         from holdfast.reports.html import render_html
@@ -107,6 +106,7 @@ def assess(
         require_placeable(html, made_from, assessment=False)
         set_aside(html)
         write_text(html, render_html(assessment))
+    _try_to_record(assessment, Path(system))
     if json:
         emit_json(assessment)
         return
@@ -115,6 +115,18 @@ def assess(
     print_summary(assessment, console())
     say(f"\nAssessment: {plain(output)}" + (f" (the one it replaces is now {plain(replaced)})" if replaced else ""))
     say(f"Report:     {plain(html)}" if html else f"Report:     holdfast report {plain(output)} --html report.html")
+
+
+def _try_to_record(assessment: Any, system: Path) -> None:
+    """Add the assessment to the history; it is complete without, so that a history that fails is a warning."""
+    from holdfast.core.errors import HoldfastError
+    from holdfast.reports.text import clean
+
+    try:
+        record(assessment, system)
+    except HoldfastError as error:
+        reason = " ".join(clean(line.strip()) for line in str(error).splitlines())
+        sys.stderr.write(f"warning: the assessment is not in the history: {reason}\n")
 
 
 def history(
