@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from holdfast.assessment.document import Assessment, SystemSummary, Utility
 from holdfast.assessment.files import read_assessment
@@ -154,6 +155,20 @@ def test_totals_and_utility() -> None:
     assert code(document, max_annual_loss_p95=19) == 1
     assert code(document, min_accuracy=0.85) == 1
     assert code(document.model_copy(update={"utility": None}), min_accuracy=0.1) == 3
+
+
+@pytest.mark.claim("loop-2")
+def test_what_the_data_audit_finds_can_breach() -> None:
+    counts = {"high": 1, "medium": 3, "low": 0}
+    metrics = tuple(Metric(name=f"findings of {severity} severity", value=count) for severity, count in counts.items())
+    audit = Evidence(probe="P-DATA-AUDIT", threats=("T-A",), status="measured", metrics=metrics)
+    document = assessment((audit, measured("T-A", 0, 400), measured("T-B", 0, 400)))
+    assert code(document, max_findings={"high": 0}) == 1
+    assert code(document, max_findings={"high": 1, "medium": 3, "low": 0}) == 0
+    assert code(document, max_findings={"high": 1, "medium": 2}) == 1
+    assert code(assessment((measured("T-A", 0, 400), measured("T-B", 0, 400))), max_findings={"high": 0}) == 3
+    with pytest.raises(ValidationError):
+        Policy(max_findings={"severe": 0})
 
 
 def decision(state: str = "in force", until: str = "9999-12-31", **fields) -> Decision:

@@ -52,6 +52,7 @@ class Policy(BaseModel):
         max_exceeds_appetite: the largest allowed probability that the total annual loss exceeds the appetite.
         max_annual_loss_p95: of the total.
         min_accuracy: the lower end of the holdout accuracy's interval must reach it.
+        max_findings: by severity, how many findings the data audit may have.
         accept_decided: leave out risks on which a decision to accept or transfer is in force.
     """
 
@@ -62,6 +63,7 @@ class Policy(BaseModel):
     max_exceeds_appetite: Share | None = None
     max_annual_loss_p95: Annotated[float, Field(ge=0)] | None = None
     min_accuracy: Share | None = None
+    max_findings: dict[Literal["high", "medium", "low"], Annotated[int, Field(ge=0)]] = {}
     accept_decided: bool = True
 
 
@@ -220,7 +222,7 @@ def _judge_threat(assessment: Assessment, threat: str, rule: ThreatRule) -> list
         rates = [(item, upper_bound(item, item.chance if name == "max_excess" else 0.0)) for item in measured if item.rows]
         for item, upper in rates:
             if upper > bound:
-                message = f"{item.probe}: success may be up to {upper:.1%} (95 % upper bound), above {bound:.1%}"
+                message = f"{item.probe}: success may be up to {100 * upper:.1f} % (95 % upper bound), above {100 * bound:.1f} %"
                 findings.append(Finding(outcome="breached", rule=where, threat=threat, message=message))
         if state != "not applicable" and (not rates or state != "measured"):
             findings.append(_inconclusive(where, threat, f"{threat} is {state}: {_reason(assessment, threat)}"))
@@ -256,7 +258,7 @@ def _judge_totals(assessment: Assessment, policy: Policy) -> list[Finding]:
         if register.exceeds_appetite is None:
             findings.append(_inconclusive("max_exceeds_appetite", None, "the system file declares no appetite"))
         elif register.exceeds_appetite > policy.max_exceeds_appetite:
-            message = f"P(annual loss > appetite) is {register.exceeds_appetite:.1%}, above {policy.max_exceeds_appetite:.1%}"
+            message = f"P(annual loss > appetite) is {100 * register.exceeds_appetite:.1f} %, above {100 * policy.max_exceeds_appetite:.1f} %"
             findings.append(Finding(outcome="breached", rule="max_exceeds_appetite", threat=None, message=message))
     if policy.max_annual_loss_p95 is not None and register.total.p95 > policy.max_annual_loss_p95:
         loss = f"{register.total.p95:,.0f} {register.unit}"
@@ -266,9 +268,24 @@ def _judge_totals(assessment: Assessment, policy: Policy) -> list[Finding]:
         if assessment.utility is None:
             findings.append(_inconclusive("min_accuracy", None, "the model's accuracy was not measured"))
         elif assessment.utility.accuracy_low < policy.min_accuracy:
-            message = f"accuracy may be as low as {assessment.utility.accuracy_low:.1%}, below {policy.min_accuracy:.1%}"
+            message = f"accuracy may be as low as {100 * assessment.utility.accuracy_low:.1f} %, below {100 * policy.min_accuracy:.1f} %"
             findings.append(Finding(outcome="breached", rule="min_accuracy", threat=None, message=message))
+    for severity, most in policy.max_findings.items():
+        findings += _judge_audit(assessment, severity, most)
     return findings
+
+
+def _judge_audit(assessment: Assessment, severity: str, most: int) -> list[Finding]:
+    rule, name = f"max_findings.{severity}", f"findings of {severity} severity"
+    audits = [item for item in assessment.evidence if item.probe == "P-DATA-AUDIT"]
+    counts = [metric.value for item in audits if item.status == "measured" for metric in item.metrics if metric.name == name]
+    if not counts:
+        reason = audits[0].reason.splitlines()[0] if audits and audits[0].reason else "the probe was not run"
+        return [_inconclusive(rule, None, f"the data were not audited: {reason}")]
+    if max(counts) <= most:
+        return []
+    message = f"the data audit has {max(counts):.0f} {name}, above {most}; the report lists them"
+    return [Finding(outcome="breached", rule=rule, threat=None, message=message)]
 
 
 def _inconclusive(rule: str, threat: str | None, message: str) -> Finding:
