@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -60,6 +61,25 @@ def test_other_answers_are_another_model(clinic: Path) -> None:
     system.write_text(system.read_text().replace("returns: scores,", "returns: label, answers: label,"))
     with pytest.raises(IntegrityFailure, match="answers"):
         check_current(document, system)
+
+
+@pytest.mark.slow
+@pytest.mark.claim("loop-2")
+def test_a_changed_recipe_or_system_file_is_found(clinic: Path) -> None:
+    system = clinic / "holdfast.yaml"
+    described = system.read_text()
+    document = assess(system, budget="quick", only=["data-audit"], workers=1)
+    for old, new, told in (
+        ("annual_loss: 250000", "annual_loss: 9000000", "system file"),
+        ("recipe: clone", "recipe: 'train.py:fit'", "training recipe"),
+    ):
+        (clinic / "train.py").write_text("def fit(x, y, seed): raise NotImplementedError\n")
+        trust = [hashlib.sha256((clinic / "train.py").read_bytes()).hexdigest()]
+        system.write_text(described.replace(old, new))
+        with pytest.raises(IntegrityFailure, match=told):
+            check_current(document, system, trust)
+    system.write_text(described)
+    check_current(document, system)
 
 
 def test_the_published_schema_is_the_documents(pytestconfig: pytest.Config) -> None:

@@ -17,14 +17,17 @@ CHECKED = {
     "holdout": "holdout data",
     "served": "form in which the model answers",
     "domain": "domain of allowed changes",
+    "recipe": "training recipe",
+    "system": "system file",
 }
+"""What is compared, the most telling first. Actors, impact and appetite, on which the losses rest, stand in the system file."""
 
 
 def check_current(assessment: Assessment, system_file: Path, trust: Collection[str] = ()) -> None:
-    """Compare the digests of an assessment with those of what the system file describes now.
+    """Compare the digests of an assessment with those of the system file and of what it describes now.
 
     Raises:
-        IntegrityFailure: the model, its answers, the data or the domain are not those that were measured.
+        IntegrityFailure: the model, its answers, the data, the recipe or the system file are not those that were measured.
         HoldfastError: the system file or what it names cannot be read.
     """
     system = read_system(system_file)
