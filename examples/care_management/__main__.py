@@ -68,7 +68,7 @@ def main() -> None:
         folder=folder,
     )
     step(
-        "7. Would this pass in continuous integration?",
+        "7. Would this pass in continuous integration? A breach is meant: the policy asks for more than this model gives",
         "gate",
         "after.json",
         "--policy",

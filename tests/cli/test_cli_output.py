@@ -22,6 +22,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from holdfast.cli import main
 from holdfast.cli.output import print_error
+from holdfast.cli.progress import Watcher
 from holdfast.core.errors import ConfigurationError
 
 EVIL = "x\x1b[2J\x1b]8;;http://evil\x1b\\\x9b5m\rPASS\u202eflip[bold]:x:"
@@ -254,6 +255,18 @@ def test_warnings_of_libraries_are_shown_in_one_line(monkeypatch: pytest.MonkeyP
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert not unseen(said)
+
+
+def test_a_log_tells_a_probe_its_state_and_what_it_found_apart(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CI", "1")
+    with Watcher(2, 1.0) as watcher:
+        watcher.finished("label-flipping", "unmeasured", "how the model is trained was not given")
+        watcher.finished("shift", "measured", "")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1].endswith("[1/2] label-flipping: unmeasured: how the model is trained was not given")
+    assert lines[2].endswith("[2/2] shift: measured")
 
 
 def test_schema_is_json_with_and_without_the_option(tmp_path: Path) -> None:

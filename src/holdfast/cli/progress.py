@@ -64,9 +64,9 @@ class Watcher:
         self._finished += 1
         if self._bars:
             self._bars.update(self._tasks[""], completed=self._finished)
-            self._bars.console.print(clean(f"{name:<28} {status:<15} {summary}"), markup=False)
+            self._bars.console.print(clean(f"{name:<28} {status:<15} {summary}".rstrip()), markup=False)
         else:
-            self._line(f"[{self._finished}/{self._probes}] {name}: {status} {summary}".rstrip())
+            self._line(f"[{self._finished}/{self._probes}] {name}: {status}{': ' if summary else ''}{summary}")
 
     def _line(self, text: str) -> None:
         sys.stderr.write(f"{duration(time.monotonic() - self._started):>6}  {clean(text)}\n")
