@@ -222,7 +222,7 @@ def _judge_threat(assessment: Assessment, threat: str, rule: ThreatRule) -> list
         rates = [(item, upper_bound(item, item.chance if name == "max_excess" else 0.0)) for item in measured if item.rows]
         for item, upper in rates:
             if upper > bound:
-                message = f"{item.probe}: success may be up to {100 * upper:.1f} % (95 % upper bound), above {100 * bound:.1f} %"
+                message = f"{item.probe}: success may be up to {_percent(upper)} (95 % upper bound), above {_percent(bound)}"
                 findings.append(Finding(outcome="breached", rule=where, threat=threat, message=message))
         if state != "not applicable" and (not rates or state != "measured"):
             findings.append(_inconclusive(where, threat, f"{threat} is {state}: {_reason(assessment, threat)}"))
@@ -258,7 +258,7 @@ def _judge_totals(assessment: Assessment, policy: Policy) -> list[Finding]:
         if register.exceeds_appetite is None:
             findings.append(_inconclusive("max_exceeds_appetite", None, "the system file declares no appetite"))
         elif register.exceeds_appetite > policy.max_exceeds_appetite:
-            message = f"P(annual loss > appetite) is {100 * register.exceeds_appetite:.1f} %, above {100 * policy.max_exceeds_appetite:.1f} %"
+            message = f"P(annual loss > appetite) is {_percent(register.exceeds_appetite)}, above {_percent(policy.max_exceeds_appetite)}"
             findings.append(Finding(outcome="breached", rule="max_exceeds_appetite", threat=None, message=message))
     if policy.max_annual_loss_p95 is not None and register.total.p95 > policy.max_annual_loss_p95:
         loss = f"{register.total.p95:,.0f} {register.unit}"
@@ -268,11 +268,15 @@ def _judge_totals(assessment: Assessment, policy: Policy) -> list[Finding]:
         if assessment.utility is None:
             findings.append(_inconclusive("min_accuracy", None, "the model's accuracy was not measured"))
         elif assessment.utility.accuracy_low < policy.min_accuracy:
-            message = f"accuracy may be as low as {100 * assessment.utility.accuracy_low:.1f} %, below {100 * policy.min_accuracy:.1f} %"
+            message = f"accuracy may be as low as {_percent(assessment.utility.accuracy_low)}, below {_percent(policy.min_accuracy)}"
             findings.append(Finding(outcome="breached", rule="min_accuracy", threat=None, message=message))
     for severity, most in policy.max_findings.items():
         findings += _judge_audit(assessment, severity, most)
     return findings
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _judge_audit(assessment: Assessment, severity: str, most: int) -> list[Finding]:
