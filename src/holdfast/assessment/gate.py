@@ -258,7 +258,8 @@ def _judge_totals(assessment: Assessment, policy: Policy) -> list[Finding]:
         if register.exceeds_appetite is None:
             findings.append(_inconclusive("max_exceeds_appetite", None, "the system file declares no appetite"))
         elif register.exceeds_appetite > policy.max_exceeds_appetite:
-            message = f"P(annual loss > appetite) is {_percent(register.exceeds_appetite)}, above {_percent(policy.max_exceeds_appetite)}"
+            bound = _percent(policy.max_exceeds_appetite)
+            message = f"P(annual loss > appetite) is {_percent(register.exceeds_appetite)}, above {bound}"
             findings.append(Finding(outcome="breached", rule="max_exceeds_appetite", threat=None, message=message))
     if policy.max_annual_loss_p95 is not None and register.total.p95 > policy.max_annual_loss_p95:
         loss = f"{register.total.p95:,.0f} {register.unit}"
@@ -268,7 +269,8 @@ def _judge_totals(assessment: Assessment, policy: Policy) -> list[Finding]:
         if assessment.utility is None:
             findings.append(_inconclusive("min_accuracy", None, "the model's accuracy was not measured"))
         elif assessment.utility.accuracy_low < policy.min_accuracy:
-            message = f"accuracy may be as low as {_percent(assessment.utility.accuracy_low)}, below {_percent(policy.min_accuracy)}"
+            bound = _percent(policy.min_accuracy)
+            message = f"accuracy may be as low as {_percent(assessment.utility.accuracy_low)}, below {bound}"
             findings.append(Finding(outcome="breached", rule="min_accuracy", threat=None, message=message))
     for severity, most in policy.max_findings.items():
         findings += _judge_audit(assessment, severity, most)
