@@ -68,6 +68,14 @@ def tree_of(*arguments: Any) -> Any:
     return model
 
 
+def tree_of_false_leaves() -> Any:
+    model = tree.DecisionTreeClassifier().fit(X, Y)
+    function, arguments, state = model.tree_.__reduce__()
+    state["nodes"]["left_child"] = state["nodes"]["right_child"] = -500_000_000
+    model.tree_ = Rebuilt(function, arguments, state)
+    return model
+
+
 def shallow_tree() -> Any:
     model = tree.DecisionTreeClassifier().fit(X, Y)
     function, arguments, state = model.tree_.__reduce__()
@@ -200,6 +208,7 @@ FORGED: dict[str, Callable[[], Any]] = {
     },
     "tree classes": lambda: tree_of(4, np.array([3]), 900_000),
     "tree of no class": lambda: tree_of(4, np.array([0]), 1),
+    "tree false leaves": tree_of_false_leaves,
     "tree depth": shallow_tree,
     "histogram without a width": lambda: without(histogram(set_nodes("feature_idx", FAR)), "n_features_in_"),
     "histogram far": lambda: histogram(set_nodes("feature_idx", FAR)),
@@ -230,6 +239,10 @@ FORGED: dict[str, Callable[[], Any]] = {
     "neighbour labels": lambda: neighbours(_y=np.full(len(Y), 10**12)),
     "neighbour rows": lambda: neighbours(_y=Y[:3]),
     "neighbour classes": lambda: neighbours(classes_=np.arange(1)),
+    **{
+        f"{kind.__name__} rows": lambda kind=kind: with_values(kind().fit(X, Y), n_samples_fit_=10**9, n_neighbors=10**6)
+        for kind in (neighbors.KNeighborsRegressor, neighbors.NearestNeighbors, neighbors.KNeighborsClassifier)
+    },
     "categories": categories,
     "levels": levels,
     "k-means": lambda: cluster_centres(cluster.KMeans, 1),
@@ -237,7 +250,14 @@ FORGED: dict[str, Callable[[], Any]] = {
     "random numbers": random_numbers,
     "vocabulary": vocabulary,
 }
-CRASHING = ("tree without a width", "histogram without a width", "boosting width", "arrow", "spline degree", "neighbour labels")
+CRASHING = (
+    "tree without a width",
+    "histogram without a width",
+    "boosting width",
+    "arrow",
+    "tree false leaves",
+    "neighbour labels",
+)
 OPEN = """
 import pickle, sys
 import numpy as np

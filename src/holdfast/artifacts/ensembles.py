@@ -13,6 +13,8 @@ from holdfast.core.errors import InvalidModel
 TREE = "sklearn.tree._tree.Tree"
 NEIGHBOUR_TREES = ("sklearn.neighbors._kd_tree.KDTree", "sklearn.neighbors._ball_tree.BallTree")
 ENSEMBLES = ("sklearn.ensemble._forest", "sklearn.ensemble._gb", "sklearn.ensemble._iforest")
+NO_CHILD = -1
+"""Of a leaf; compiled prediction follows any other number."""
 BITSET_WORDS = 8
 """A set of 256 categories in words of 32 bits."""
 
@@ -68,7 +70,9 @@ def check_fitted_tree(tree: Any, source: str) -> None:
         raise InvalidModel("a tree of another number of nodes than it states", where=source)
     left, right = np.asarray(tree.children_left), np.asarray(tree.children_right)
     features = np.asarray(tree.feature)[left >= 0]
-    if ((left < 0) != (right < 0)).any() or (features.size and (features.min() < 0 or features.max() >= tree.n_features)):
+    if min(left.min(), right.min()) < NO_CHILD or ((left < 0) != (right < 0)).any():
+        raise InvalidModel("a tree that points outside itself", where=source)
+    if features.size and (features.min() < 0 or features.max() >= tree.n_features):
         raise InvalidModel("a tree that splits on features it does not have", where=source)
     check_tree((left.astype(np.int64), right.astype(np.int64)), int(tree.node_count), source)
     if _depth(left, right) > tree.max_depth:

@@ -17,6 +17,14 @@ from holdfast.core.errors import InvalidModel
 
 MOST_OBJECTS = 10_000_000
 HIGHEST_DEGREE = 20
+NEIGHBOURS = (
+    "sklearn.neighbors._regression.KNeighborsRegressor",
+    "sklearn.neighbors._regression.RadiusNeighborsRegressor",
+    "sklearn.neighbors._graph.KNeighborsTransformer",
+    "sklearn.neighbors._graph.RadiusNeighborsTransformer",
+    "sklearn.neighbors._unsupervised.NearestNeighbors",
+    "sklearn.neighbors._lof.LocalOutlierFactor",
+)
 ATOMS = (str, bytes, bytearray, int, float, complex, bool, type(None), np.number, np.bool_, type)
 
 
@@ -131,8 +139,16 @@ def _check_neighbours(tree: Any, source: str) -> None:
         raise InvalidModel("a neighbour tree without a metric", where=source)
 
 
+def _check_rows(model: Any, source: str) -> None:
+    """As many neighbours are made room for as rows are stated."""
+    held = vars(model)
+    if "_fit_X" in held and held.get("n_samples_fit_") != held["_fit_X"].shape[0]:
+        raise InvalidModel("neighbours of another number of rows than stated", where=source)
+
+
 def _check_labels(model: Any, source: str) -> None:
     """Compiled votes count by the labels of the neighbours, which stand in a place of their own."""
+    _check_rows(model, source)
     held = vars(model)
     if "_y" not in held:
         return
@@ -141,7 +157,7 @@ def _check_labels(model: Any, source: str) -> None:
     rows = held["_fit_X"].shape[0]
     fits = labels.dtype.kind in "iu" and labels.shape in ((rows,), (rows, len(classes))) and len(classes) >= 1
     columns = labels.reshape(rows, -1).T if fits else ()
-    if not fits or len(columns) != len(classes) or held.get("n_samples_fit_") != rows:
+    if not fits or len(columns) != len(classes):
         raise InvalidModel("neighbours whose labels do not fit their rows", where=source)
     for column, names in zip(columns, classes, strict=True):
         if rows and not 0 <= column.min() <= column.max() < len(names):
@@ -212,6 +228,7 @@ CHECKS: dict[str, Any] = {
     **{f"sklearn.svm._classes.{name}": _check_support_vectors for name in ("SVC", "NuSVC", "SVR", "NuSVR", "OneClassSVM")},
     **dict.fromkeys(NEIGHBOUR_TREES, _check_neighbours),
     **{f"sklearn.neighbors._classification.{kind}NeighborsClassifier": _check_labels for kind in ("K", "Radius")},
+    **dict.fromkeys(NEIGHBOURS, _check_rows),
     **{f"sklearn.cluster._kmeans.{name}": _check_centres for name in ("KMeans", "MiniBatchKMeans")},
     "sklearn.cluster._bisect_k_means.BisectingKMeans": _check_centres,
     "scipy.interpolate._bsplines.BSpline": _check_spline,
