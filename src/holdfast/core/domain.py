@@ -85,7 +85,7 @@ class Ball:
         with np.errstate(over="ignore", invalid="ignore"):
             finite = bool(xp.isfinite(xp.sum(x)))
         x = x if finite else xp.where(xp.isfinite(x), x, x0)
-        return xp.clip(x, as_like(x, self.low), as_like(x, self.high))
+        return _between(xp, x, as_like(x, self.low), as_like(x, self.high))
 
     def project(self, x0: Array, x: Array) -> Array:
         """Into the box, then into the ball by shrinking towards x0, which stays in the box because x0 lies in it."""
@@ -94,7 +94,8 @@ class Ball:
         if not math.isfinite(self.radius):
             return x
         if self.norm == "linf":
-            return self.repair(x0, xp.clip(x, x0 - self.radius, x0 + self.radius))
+            near = _between(xp, x, x0 - self.radius, x0 + self.radius)
+            return _between(xp, near, as_like(x, self.low), as_like(x, self.high))
         flat = _flat(xp, x - x0)
         if self.norm == "l0":
             kept = _largest(xp, flat, int(self.radius))
@@ -147,6 +148,10 @@ class Ball:
         features = math.prod(x.shape[1:])
         terms = {"linf": 1.0, "l2": math.sqrt(features), "l1": float(features), "l0": 0.0}[self.norm]
         return self.radius * (1 + TOLERANCE) + 4 * float(xp.finfo(x.dtype).eps) * terms * largest
+
+
+def _between(xp: Any, x: Array, low: Array, high: Array) -> Array:
+    return xp.minimum(xp.maximum(x, low), high)
 
 
 def _flat(xp: Any, x: Array) -> Array:

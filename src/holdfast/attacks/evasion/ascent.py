@@ -105,7 +105,9 @@ class Ascent:
             value, gradient = self.oracle.value_and_gradient(asked, loss, self.samples)
         else:
             value, gradient = self._through(view, asked, loss)
-        self.state["value"], self.state["gradient"] = value.nan_to_num(-math.inf), gradient.nan_to_num(0.0, 0.0, 0.0)
+        if not bool(gradient.sum().isfinite()):
+            gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+        self.state["value"], self.state["gradient"] = value.nan_to_num(-math.inf), gradient
         return np.asarray(wrong[-1].cpu().numpy())
 
     def errs(self) -> NDArray[np.bool_]:
