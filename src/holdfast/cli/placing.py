@@ -10,19 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel
-
 from holdfast.core.errors import ConfigurationError
-from holdfast.core.files import NO_FILE, read_document
 
 if TYPE_CHECKING:
     from holdfast.threats.system import System
-
-
-class _AnyAssessment(BaseModel):
-    """What tells an assessment from other JSON; its content may be damaged."""
-
-    format: Literal["holdfast-assessment/1"]
 
 
 def require_placeable(path: Path, sources: tuple[Path, ...], *, assessment: bool) -> None:
@@ -37,6 +28,8 @@ def require_placeable(path: Path, sources: tuple[Path, ...], *, assessment: bool
         ConfigurationError: something is there that is no regular file, is or lies in a source, or is of another kind; or the
             folder cannot be written.
     """
+    from holdfast.core.files import NO_FILE
+
     try:
         for source in sources:
             if source.resolve() in (path.resolve(), *path.resolve().parents) or _same(source, path):
@@ -53,12 +46,25 @@ def require_placeable(path: Path, sources: tuple[Path, ...], *, assessment: bool
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigurationError(f"cannot write: {getattr(error, 'strerror', None) or error}", where=repr(str(path))) from error
     if assessment:
-        try:
-            read_document(path, _AnyAssessment, "an assessment")
-        except ConfigurationError as error:
-            raise ConfigurationError(
-                "a file that is no assessment stands there, and is left alone", where=str(path), hint="Choose another --output."
-            ) from error
+        _require_assessment(path)
+
+
+def _require_assessment(path: Path) -> None:
+    from pydantic import BaseModel
+
+    from holdfast.core.files import read_document
+
+    class AnyAssessment(BaseModel):
+        """What tells an assessment from other JSON; its content may be damaged."""
+
+        format: Literal["holdfast-assessment/1"]
+
+    try:
+        read_document(path, AnyAssessment, "an assessment")
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            "a file that is no assessment stands there, and is left alone", where=str(path), hint="Choose another --output."
+        ) from error
 
 
 def sources(system: System, file: Path) -> tuple[Path, ...]:
