@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("intervals", "risk_calibration", "membership", "label_only", "whole_loop", "footprint")
+BENCHMARKS = ("intervals", "risk_calibration", "membership", "label_only", "whole_loop", "footprint", "white_box")
 
 
 def main() -> int:
