@@ -13,6 +13,7 @@ import pytest
 
 from holdfast.assessment.plan import probes_by_name
 from holdfast.assessment.run import assess, prepare
+from holdfast.core import registry
 
 KILLED_RUN = """
 import os, signal, sys, threading
@@ -81,6 +82,25 @@ def test_evidence_of_other_data_is_never_taken_up(clinic: Path) -> None:
     holdout = clinic / "holdout.csv"
     holdout.write_text(holdout.read_text().replace(",yes,", ",no,", 1))
     assert prepare(system, budget="quick", only=["data-audit"]).folder != first.folder
+
+
+@pytest.mark.slow
+def test_evidence_of_another_system_file_or_plug_in_is_never_taken_up(clinic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = clinic / "holdfast.yaml"
+    described = system.read_text()
+
+    def folder() -> Path:
+        return prepare(system, budget="quick", only=["data-audit"]).folder
+
+    first = folder()
+    for old, new in (("high: 100}", "high: 101}"), ("retrain: scheduled", "retrain: never"), ("affects_people: direct, ", "")):
+        assert old in described
+        system.write_text(described.replace(old, new))
+        assert folder() != first
+    system.write_text(described)
+    assert folder() == first
+    monkeypatch.setattr(registry, "distributions", lambda _: {"data-audit": "holdfast 999"})
+    assert folder() != first
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@
 3. `Run.finish` quantifies risk and makes the document.
 
 The run's key is the digest of everything that decides the evidence: the system file's place, the target's digests, the seed,
-the budget, the probes and the versions. Evidence of another key is never taken up.
+the budget, the probes and the versions of all of them. Evidence of another key is never taken up.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from holdfast.assessment.rehearsal import rehearse
 from holdfast.assessment.steadiness import Steadiness
 from holdfast.assessment.surroundings import state_folder, versions
 from holdfast.assessment.utility import measure_utility
-from holdfast.core import seeds
+from holdfast.core import registry, seeds
 from holdfast.core.errors import CannotMeasure, ConfigurationError, HoldfastError, IntegrityFailure
 from holdfast.core.evidence import Evidence
 from holdfast.core.files import read_document, write_document
@@ -307,12 +307,13 @@ def assess(file: Path, *, resume: bool = False, progress: Progress | None = None
 
 
 def _key(file: Path, system: System, target: Target, plan: Plan, seed: int) -> str:
+    plugged = registry.distributions("probes")
     content = {
         "file": str(file.resolve()),
         "digests": dict(target.digests),
         "facts": system.model_dump(mode="json", include={"model", "data", "serving", "domain"}),
         "budget": plan.budget,
-        "probes": [planned.name for planned in plan.probes],
+        "probes": {planned.name: plugged.get(planned.name) for planned in plan.probes},
         "seed": seed,
         "versions": versions(),
         "show_values": target.show_values,

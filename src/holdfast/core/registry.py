@@ -39,6 +39,11 @@ def load(kind: str, name: str) -> Any:
         raise ConfigurationError(f"plug-in {name!r} ({found[0].value}) cannot be imported: {error}") from error
 
 
+def distributions(kind: str) -> dict[str, str]:
+    """Which package, in which version, registers each name, without importing anything."""
+    return {point.name: f"{point.dist.name} {point.dist.version}" if point.dist else point.value for point in _points(kind)}
+
+
 def load_all(kind: str) -> dict[str, Any]:
     """Import everything registered under `holdfast.<kind>`, by name."""
     return {name: load(kind, name) for name in names(kind)}
