@@ -102,9 +102,13 @@ class Counted:
 def main(argv: list[str] | None = None) -> int:
     """Run, print and record; 1 when a check falls short."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="the folder with MNIST's test files, mnist-t10k-*.gz")
+    folder = "the folder with MNIST's test files, mnist-t10k-*.gz"
+    parser.add_argument("--data", type=Path, default=os.environ.get("HOLDFAST_DATA"), help=folder)
     parser.add_argument("--quick", action="store_true", help="one round on the natural network")
     options = parser.parse_args(argv)
+    if options.data is None:
+        print(f"--data is needed: {folder}", file=sys.stderr)
+        return 1
     import torch
 
     torch.set_num_threads(1)
@@ -112,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     record = Recorder("white_box", ("numpy", "torch"))
     with threadpool_limits(1):
         for name in list(NETWORKS)[: 1 if options.quick else None]:
-            judge(record, name, options.data, 1 if options.quick else ROUNDS)
+            judge(record, name, Path(options.data), 1 if options.quick else ROUNDS)
     return record.write()
 
 
@@ -309,7 +313,8 @@ def hardened(network: Any, x: Any, y: Any, radius: float) -> Any:
 
 def show(name: str, contests: dict[str, Contest], versions: dict[str, str]) -> None:
     """The table."""
-    print(f"\n{name} network, linf {NETWORKS[name]:g}, 1 thread, best of {ROUNDS}; {versions}")
+    rounds = len(contests["PGD-40"].costs[OURS])
+    print(f"\n{name} network, linf {NETWORKS[name]:g}, 1 thread, best of {rounds}; {versions}")
     print(f"{'':28}{'left right':>11}{'forward':>9}{'backward':>9}{'CPU s':>8}{'bare s':>8}{'ratio':>7}{'grad left':>10}")
     for title, contest in contests.items():
         for library, costs in contest.costs.items():
