@@ -87,6 +87,30 @@ def test_retraining_writes_a_model_and_a_system_that_load(folder):
     assert json.loads(given.stdout)["strength"] == 30
 
 
+def test_a_model_that_retraining_did_not_write_is_left_alone(folder):
+    mine = folder / "model-mine.joblib"
+    mine.write_bytes(b"mine")
+    done = holdfast(folder, "retrain", "--leaf", "30", "--output", "mine.yaml")
+    assert (done.returncode, mine.read_bytes()) == (2, b"mine")
+    assert "did not write it" in done.stderr
+    assert not (folder / "mine.yaml").exists()
+    for arguments in (("--force",), ()):
+        done = holdfast(folder, "retrain", "--leaf", "30", "--output", "mine.yaml", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert mine.read_bytes() != b"mine"
+
+
+def test_nothing_is_written_before_the_new_system_file_reads(folder, monkeypatch):
+    from holdfast.cli import harden
+    from holdfast.core.errors import ConfigurationError
+
+    monkeypatch.setattr(harden, "_revised", lambda *_: f"{harden.MARK}\nno: system\n")
+    files = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(ConfigurationError):
+        harden.retrain(folder / "holdfast.yaml", strength="30", output=folder / "broken.yaml")
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == files
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -43,15 +43,17 @@ def answers(
     json: Json = False,
 ) -> None:
     """Let the service tell less: labels only, rounded probabilities, or the k largest. The attacks go through it."""
+    from holdfast.core.files import write_text
     from holdfast.hardening.answers import parse_answers
-    from holdfast.threats.reader import read_system
+    from holdfast.threats.reader import parse_system, read_system
 
     chosen = read_mode(mode)
     described = read_system(system)
     parse_answers(chosen, len(described.model.classes) if described.model.classes else None)
     new = _new_file(system, output, force)
     text = _revised(system, {("serving", "answers"): chosen}, "C-OBSCURE", f"answers {mode}")
-    _write_system(new, text)
+    parse_system(text, str(new))
+    write_text(new, text)
     if json:
         emit_json({"control": "C-OBSCURE", "system": str(new), "answers": chosen})
         return
@@ -78,14 +80,16 @@ def retrain(
     from holdfast.assessment.rehearsal import rehearse
     from holdfast.cli.progress import Watcher
     from holdfast.core.errors import ConfigurationError
-    from holdfast.core.files import write_bytes
+    from holdfast.core.files import write_bytes, write_text
     from holdfast.core.progress import Silent
     from holdfast.hardening import retraining
-    from holdfast.threats.reader import read_system
+    from holdfast.threats.reader import parse_system, read_system
 
     described = read_system(system)
     new = _new_file(system, output, force)
     rehearse(described, system, trust or ())
+    if described.model.path is not None:
+        model_file = _new_model(system, Path(described.model.path), new, force)
     target = load_target(described, system, trust=trust or ())
     if _estimator(target.weights) is None or described.model.path is None:
         raise ConfigurationError(
@@ -102,8 +106,6 @@ def retrain(
             where=str(system),
             hint="Give --strength, or a larger --tolerance.",
         )
-    old_model = Path(described.model.path)
-    model_file = old_model.with_name(f"{old_model.stem}-{new.stem}.joblib")
     settings = ", ".join(f"{name} = {value}" for name, value in done.choice.settings.items())
     changes: dict[tuple[str, ...], Any] = {("model", "path"): str(model_file), ("model", "recipe"): "clone"}
     if described.model.artifact_format is not None:
@@ -114,8 +116,9 @@ def retrain(
     estimator.set_params(**{name: value for name, value in before.items() if name.rsplit("__", 1)[-1] == "n_jobs"})
     content = io.BytesIO()
     joblib.dump(estimator, content)
+    parse_system(text, str(new))
     write_bytes(system.parent / model_file, content.getvalue())
-    _write_system(new, text)
+    write_text(new, text)
     if json:
         emit_json({"control": "C-SMALL", "system": str(new), "model": str(system.parent / model_file), **_as_json(done.choice)})
         return
@@ -192,18 +195,27 @@ def _revised(system: Path, changes: Mapping[tuple[str, ...], Any], control: str,
     return f"{MARK} from {_line(system.name)}: {_line(what)}.\n" + revise(old, changes, {("controls",): [control]})
 
 
-def _write_system(new: Path, text: str) -> None:
-    """Write the file; if it does not read as a system file, it is removed again."""
-    from holdfast.core.errors import HoldfastError
-    from holdfast.core.files import write_text
+def _new_model(system: Path, old: Path, new: Path, force: bool) -> Path:
+    """Where the retrained model goes, relative to the system file.
+
+    Raises:
+        ConfigurationError: something is there that the earlier retraining for the same new system file did not write.
+    """
+    from holdfast.core.errors import ConfigurationError
     from holdfast.threats.reader import read_system
 
-    write_text(new, text)
+    path = old.with_name(f"{old.stem}-{new.stem}.joblib")
+    if not (system.parent / path).exists() or force:
+        return path
     try:
-        read_system(new)
-    except HoldfastError:
-        new.unlink()
-        raise
+        replaces = new.exists() and read_system(new).model.path == str(path)
+    except ConfigurationError:
+        replaces = False
+    if not replaces:
+        raise ConfigurationError(
+            "the file exists and holdfast harden did not write it", where=str(system.parent / path), hint="Use --force."
+        )
+    return path
 
 
 def _show_choice(choice: Choice, tolerance: float) -> None:
