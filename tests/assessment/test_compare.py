@@ -660,3 +660,40 @@ def test_a_damaged_assessment_is_refused_with_its_name(tmp_path, files, side, da
     assert said in str(done.exception)
     assert files[side].name in str(done.exception)
     assert not (tmp_path / "comparison.json").exists()
+
+
+def scored(scores: Any, y: Any) -> Utility:
+    from types import SimpleNamespace
+
+    x = np.stack([scores, np.arange(len(y))], axis=1)
+    data = Dataset(name="holdout", x=x, y=y, classes=("no", "yes"), ids=np.arange(len(y)).astype(str))
+    model = SimpleNamespace(
+        access=Access.SCORES,
+        labels=lambda x: (x[:, 0] > 0).astype(np.int64),
+        scores=lambda x: np.stack([np.zeros(len(x)), x[:, 0]], axis=1),
+    )
+    return measure_utility(SimpleNamespace(holdout=data, model=model))
+
+
+def test_the_difference_of_areas_has_a_paired_interval():
+    """Against the bootstrap over rows, and against the interval of one area by another implementation."""
+    from sklearn.metrics import roc_auc_score
+
+    from holdfast.attacks.privacy.identification import area
+
+    draw = np.random.default_rng(0)
+    y = draw.integers(2, size=400)
+    first = y + draw.normal(size=400)
+    second = first + 0.4 * draw.normal(size=400)
+    old, new = scored(first, y), scored(second, y)
+    got = compare(assessment(utility=old), assessment(utility=new)).utility
+    resampled = []
+    for _ in range(400):
+        rows = draw.integers(400, size=400)
+        resampled.append(roc_auc_score(y[rows], second[rows]) - roc_auc_score(y[rows], first[rows]))
+    assert got.auc_high - got.auc_low == pytest.approx(2 * 1.96 * np.std(resampled), rel=0.12)
+    assert (got.auc_low + got.auc_high) / 2 == pytest.approx(new.auc - old.auc)
+    apart = compare(assessment(utility=old), assessment(utility=new, digests={"holdout": "other"})).utility
+    assert apart.auc_high - apart.auc_low > 1.5 * (got.auc_high - got.auc_low)
+    published = area(first[y == 1], first[y == 0])
+    assert 1.96 * np.sqrt(np.sum(old.auc_by_row() ** 2)) == pytest.approx((published.high - published.low) / 2, rel=0.05)

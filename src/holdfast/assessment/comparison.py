@@ -77,6 +77,7 @@ class UtilityChange(Document):
             are known.
         pairing: `paired` when both sides tell which of the same rows they got right.
         auc_before, auc_after, auc_difference: None without scores.
+        auc_low, auc_high: the 95 % interval of the AUC's difference; None where a side does not tell what each row moves it by.
     """
 
     rows: int
@@ -89,6 +90,8 @@ class UtilityChange(Document):
     auc_before: Finite | None = None
     auc_after: Finite | None = None
     auc_difference: Finite | None = None
+    auc_low: Finite | None = None
+    auc_high: Finite | None = None
 
 
 class RiskChange(Document):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
 
 from holdfast.assessment.comparison import RiskChange, UtilityChange
 from holdfast.assessment.document import Assessment, Utility
-from holdfast.core.statistics import difference, paired_change, rate
+from holdfast.core.statistics import CONFIDENCE, difference, paired_change, rate
 from holdfast.risk.register import Risk, RiskRegister
 
 
@@ -16,6 +21,7 @@ def utility_change(before: Assessment, after: Assessment) -> UtilityChange | Non
     if old is None or new is None:
         return None
     low, high, pairing = _accuracy_interval(before, after, old, new)
+    auc_low, auc_high = _auc_interval(old, new, pairing == "paired")
     return UtilityChange(
         rows=min(old.rows, new.rows),
         accuracy_before=old.accuracy,
@@ -27,7 +33,28 @@ def utility_change(before: Assessment, after: Assessment) -> UtilityChange | Non
         auc_before=old.auc,
         auc_after=new.auc,
         auc_difference=None if old.auc is None or new.auc is None else new.auc - old.auc,
+        auc_low=auc_low,
+        auc_high=auc_high,
     )
+
+
+def _auc_interval(old: Utility, new: Utility, paired: bool) -> tuple[float, float] | tuple[None, None]:
+    """The interval of the AUC's change, after minus before; rows of a cluster, and of both sides when paired, move together."""
+    first, second = old.auc_by_row(), new.auc_by_row()
+    if first is None or second is None or old.auc is None or new.auc is None:
+        return None, None
+    if paired:
+        variance = _variance(second - first, new.row_clusters())
+    else:
+        variance = _variance(first, old.row_clusters()) + _variance(second, new.row_clusters())
+    reach = float(norm.ppf(0.5 + CONFIDENCE / 2)) * math.sqrt(variance)
+    return max(-1.0, new.auc - old.auc - reach), min(1.0, new.auc - old.auc + reach)
+
+
+def _variance(parts: NDArray[np.float64], clusters: NDArray[np.int64] | None) -> float:
+    """Of the sum of the parts, from the spread of the clusters' sums."""
+    sums = parts if clusters is None else np.bincount(np.unique(clusters, return_inverse=True)[1], weights=parts)
+    return float(np.sum(sums**2)) * len(sums) / max(1, len(sums) - 1)
 
 
 def _accuracy_interval(

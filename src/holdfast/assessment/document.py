@@ -57,6 +57,7 @@ class Utility(Document):
         auc: None for a model without scores.
         correct: hexadecimal bits, one a row in the rows' order, set where the model is right; "" when they are not known.
         clusters: the code of each row's cluster, with commas between; "" when rows are independent.
+        auc_parts: what each row moves the AUC by, in millionths, with commas between; "" when it is not known.
     """
 
     rows: int
@@ -68,12 +69,16 @@ class Utility(Document):
     correct: str = Field(default="", pattern=r"^([0-9a-f]{2})*$")
     clusters: str = Field(default="", pattern=r"^([0-9]{1,9}(,[0-9]{1,9})*)?$")
 
+    auc_parts: str = Field(default="", pattern=r"^(-?[0-9]{1,9}(,-?[0-9]{1,9})*)?$")
+
     @model_validator(mode="after")
     def _every_row_once(self) -> Utility:
         if self.correct and len(self.correct) != 2 * ((self.rows + 7) // 8):
             raise ValueError(f"correct does not tell of {self.rows} rows")
         if self.clusters and self.clusters.count(",") + 1 != self.rows:
             raise ValueError(f"clusters does not tell of {self.rows} rows")
+        if self.auc_parts and self.auc_parts.count(",") + 1 != self.rows:
+            raise ValueError(f"auc_parts does not tell of {self.rows} rows")
         return self
 
     def correct_rows(self) -> NDArray[np.bool_] | None:
@@ -85,6 +90,10 @@ class Utility(Document):
     def row_clusters(self) -> NDArray[np.int64] | None:
         """(rows,) cluster codes; None when rows are independent."""
         return np.array(self.clusters.split(","), dtype=np.int64) if self.clusters else None
+
+    def auc_by_row(self) -> NDArray[np.float64] | None:
+        """(rows,) what each row moves the AUC by; None when that is not known."""
+        return np.array(self.auc_parts.split(","), dtype=np.float64) / 1e6 if self.auc_parts else None
 
 
 # Every class has an attribute `register` from ABCMeta; without `Field(...)` pydantic would take that method for the default.
