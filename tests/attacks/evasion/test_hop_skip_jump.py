@@ -12,11 +12,10 @@ import torch
 from counted import Counted, digits_network, linear
 from sklearn.ensemble import RandomForestClassifier
 
-from holdfast.attacks.evasion.hop_skip_jump import HopSkipJump, _Search
+from holdfast.attacks.evasion.hop_skip_jump import HopSkipJump
 from holdfast.core.domain import Ball
 from holdfast.core.errors import ConfigurationError
-from holdfast.core.oracle import Access, Oracle
-from holdfast.core.seeds import SampleStreams
+from holdfast.core.oracle import Access
 from holdfast.core.tabular import Relation, Table, Tabular
 
 
@@ -126,21 +125,6 @@ def test_a_thousand_queries_for_each_of_64_samples_take_at_most_130_calls() -> N
     outcome = HopSkipJump().run(Counted(network), x, y, Ball(norm="l2", radius=math.inf), seed=0, budget=1000)
     assert outcome.cost.calls <= 130
     assert outcome.cost.queries.max() <= 1000
-
-
-@pytest.mark.parametrize("norm", ["l2", "linf"])
-@pytest.mark.parametrize("features", [1, 2, 16, 17, 40])
-def test_directions_are_asked_about_in_orthogonal_frames_of_each_samples_own(features: int, norm: str) -> None:
-    model, x, y = linear(classes=3, features=features, samples=5)
-    domain, oracle = Ball(norm=norm, radius=math.inf, low=-1, high=1), Oracle(model, Access.LABELS, 5)
-    frames = _Search(HopSkipJump(), oracle, x, y, domain, SampleStreams(0, range(5)))._frames(np.arange(5), 2 * features)
-    both = frames(np.arange(2 * features)).reshape(5, 2, features, features)
-    gram = both @ both.swapaxes(2, 3)
-    size = 1.0 if norm == "l2" else 0.36 * features
-    assert np.allclose(gram, size * np.eye(features))
-    if features > 2:
-        assert not np.allclose(both[0, 0], both[0, 1])
-        assert not np.allclose(both[0, 0], both[1, 0])
 
 
 def test_owned_rows_of_another_class_make_a_closer_start() -> None:

@@ -11,15 +11,13 @@ Each step asks the model about all samples in one call. What is asked depends on
 Source: Chen, Jordan and Wainwright (2020), "HopSkipJumpAttack: a query-efficient decision-based attack", algorithm 2.
 Unlike the paper, every answer counts: the result is the closest misclassified input that was ever asked about, also in
 step 3. Those inputs lie further from the boundary, at first very far, which finds the nearer of several boundaries and
-spares fine bisection; they go along orthonormal directions, which tell more than independent ones (Choromanski, Rowland,
-Sindhwani, Turner and Weller (2018), "Structured evolution with compact architectures for scalable policy optimization",
-section 3.2: signs before an orthogonal transform); and a direction keeps part of what earlier turns found.
+spares fine bisection; they go along orthonormal directions, which tell more than independent ones; and a direction keeps
+part of what earlier turns found.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +27,7 @@ from numpy.typing import NDArray
 
 from holdfast.attacks.base import Attack
 from holdfast.attacks.evasion.corners import corner_draws
+from holdfast.attacks.evasion.frames import frames
 from holdfast.core.arrays import Array, as_like, as_numpy
 from holdfast.core.domain import Domain
 from holdfast.core.errors import ConfigurationError
@@ -50,8 +49,6 @@ WIDE, NARROW, WIDEST = 18.0, 2.0, 2.0
 """Directions are asked about at WIDE / sqrt(turn) / sqrt(d) times the distance, at least NARROW / sqrt(d), at most WIDEST."""
 CARRIED = 0.5
 """How much of the evidence for a direction stays from one turn to the next; the boundary turns slowly."""
-FEW = 16
-"""Features up to which random frames are drawn uniformly; signs alone would leave too few different ones."""
 CUBE = 0.6
 """The size of a feature's change under linf beside the reach, about that of uniform draws in [-1, 1]."""
 
@@ -91,7 +88,7 @@ class HopSkipJump(Attack):
 
     def perturb(self, oracle: Oracle, x: Array, y: NDArray[np.int64], domain: Domain, streams: SampleStreams) -> Array:
         """The closest misclassified input found for each sample; the original where there is none."""
-        search = _Search(self, oracle, x, y, domain, streams)
+        search = Search(self, oracle, x, y, domain, streams)
         search.start()
         search.bisect(search.active())
         turn = 0
@@ -102,7 +99,7 @@ class HopSkipJump(Attack):
         return search.best
 
 
-class _Search:
+class Search:
     """The state of all samples: the closest misclassified input of each, its distance, and the point it walks from."""
 
     def __init__(
@@ -188,7 +185,8 @@ class _Search:
         xp, count = self.xp, round(self.attack.probes * math.sqrt(turn))
         take = np.minimum(count, self.left(samples))
         centre = self.point[samples][:, None]
-        frames = self._frames(samples, count)
+        ahead = frames(self.streams, samples, count, self.features)
+        size = CUBE * math.sqrt(self.features) if self.signed else 1.0
         scale = self._column(self._length(centre[:, 0] - self.x[samples]) * self._reach(turn))[:, None]
         sums, hits = np.zeros((len(samples), 2, self.features)), np.zeros(len(samples))
         width = max(1, NUMBERS_AT_ONCE // (self.features * len(samples)))
@@ -198,7 +196,8 @@ class _Search:
             if not asked.any():
                 break
             owner = np.repeat(samples, len(numbers))
-            rows = centre + scale * as_like(self.x, frames(numbers))
+            noise = size * ahead(numbers).reshape(len(samples), len(numbers), *self.shape)
+            rows = centre + scale * as_like(self.x, noise)
             rows = self.domain.repair(self.x[owner], xp.reshape(rows, (-1, *self.shape)))
             weight = np.stack([asked, asked], axis=1).astype(float)
             place = np.flatnonzero(asked)
@@ -273,29 +272,6 @@ class _Search:
     def _reach(self, turn: int) -> float:
         """How far from the boundary labels are asked, as a share of the distance to the original."""
         return self.attack.reach or min(WIDEST, max(NARROW, WIDE / math.sqrt(turn)) / math.sqrt(self.features))
-
-    def _frames(self, samples: Index, count: int) -> Callable[[Index], NDArray[np.float64]]:
-        """Random orthonormal frames for each sample, as many as `count` directions take; gives (n, numbers, ...) of them.
-
-        Few features: frames that are uniform among all. Many: the cosine basis with random signs for each sample, which
-        takes as many draws as features. Under linf each feature moves by about as much as in a draw from the cube.
-        """
-        d = self.features
-        blocks = -(-count // d)
-        size = CUBE * math.sqrt(d) if self.signed else 1.0
-        if d <= FEW:
-            turned, triangle = np.linalg.qr(self.streams.normal(samples, (blocks, d, d)))
-            turned *= np.where(np.diagonal(triangle, axis1=2, axis2=3) < 0, -size, size)[..., None, :]
-            flat = np.swapaxes(turned, 2, 3).reshape(len(samples), blocks * d, *self.shape)
-            return lambda numbers: np.asarray(flat[:, numbers])
-        signs = np.where(self.streams.uniform(samples, (blocks, d)) < 0.5, -size, size)
-
-        def mixed(numbers: Index) -> NDArray[np.float64]:
-            row = numbers[:, None] % d
-            basis = np.cos(np.pi / d * row * (np.arange(d) + 0.5)) * np.where(row == 0, math.sqrt(1 / d), math.sqrt(2 / d))
-            return np.asarray((signs[:, numbers // d] * basis).reshape(len(samples), len(numbers), *self.shape))
-
-        return mixed
 
     def _length(self, change: Array) -> NDArray[np.float64]:
         flat = self.xp.reshape(change, (change.shape[0], -1))

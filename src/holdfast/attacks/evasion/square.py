@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from holdfast.attacks.base import Attack
 from holdfast.attacks.evasion.corners import corner_draws
+from holdfast.attacks.evasion.frames import margins
 from holdfast.core.arrays import Array, as_like, as_numpy, copied
 from holdfast.core.domain import Ball, Domain
 from holdfast.core.errors import ConfigurationError
@@ -83,7 +84,7 @@ class Square(Attack):
                 share = self.share * 0.5 ** sum(spent / queries > at for at in HALVED_AT)
                 rows = pattern.change(owner, best[owner], share, draws.next(active, count))
             spent += count
-            found = _margins(oracle.scores(rows, owner), y[owner]).reshape(len(active), count)
+            found = margins(oracle.scores(rows, owner), y[owner]).reshape(len(active), count)
             nearest = found.argmin(axis=1)
             found = found[np.arange(len(active)), nearest]
             kept = np.flatnonzero(found <= margin[active])
@@ -311,15 +312,6 @@ def _pyramid(height: int, width: int) -> Floats:
     level = middle - np.maximum(rows, columns)
     steps = np.concatenate([[0.0], np.cumsum(1 / (middle + 1 - np.arange(middle + 1)) ** 2)])
     return np.asarray(steps[np.clip(level + 1, 0, middle + 1)])
-
-
-def _margins(scores: Array, y: NDArray[np.int64]) -> Floats:
-    """(n,) how much the true class's score exceeds the best other one; negative where misclassified."""
-    plain = as_numpy(scores).clip(-1e30, 1e30)
-    rows = np.arange(len(y))
-    true = plain[rows, y]
-    plain[rows, y] = -np.inf
-    return np.asarray(true - plain.max(axis=1))
 
 
 def _size(change: Floats) -> Floats:
