@@ -19,6 +19,7 @@ from holdfast.threats.derivation import Threat
 UNIT = "EUR"
 CLASSES = ("standard care", "intensive care")
 DIGEST = "4f1c9b0d6a7e2f83b5c4d1e09a8f7b6c5d4e3f2a1b0c9d8e7f6a5b4c3d2e1f00"
+DIGESTS = {"model": f"sha256:{DIGEST}", "train": f"sha256:{DIGEST[1:]}0", "holdout": f"sha256:{DIGEST[::-1]}"}
 HOSTILE = (
     "<script>alert(1)</script>",
     "]]>",
@@ -132,8 +133,7 @@ def make_threats() -> tuple[Threat, ...]:
 
 
 def make_evidence() -> tuple[Evidence, ...]:
-    digests = {"model": f"sha256:{DIGEST}", "holdout": f"sha256:{DIGEST[::-1]}"}
-    stamp = {"digests": digests, "versions": {"holdfast": "0.1.0"}, "seed": 7}
+    stamp = {"digests": DIGESTS, "versions": {"holdfast": "0.1.0"}, "seed": 7}
     score = Evidence(
         probe="P-EVA-SCORE",
         threats=("T-EVA-02",),
@@ -352,7 +352,7 @@ def make_assessment(**changes: Any) -> Assessment:
         "utility": Utility(
             rows=6057, accuracy=0.842, accuracy_low=0.8326, accuracy_high=0.8511, majority_share=0.752, auc=0.871
         ),
-        "digests": {"model": f"sha256:{DIGEST}", "train": f"sha256:{DIGEST[1:]}0", "holdout": f"sha256:{DIGEST[::-1]}"},
+        "digests": DIGESTS,
         "seed": 7,
         "budget": "standard",
         "threats": threats,
@@ -380,7 +380,7 @@ KEPT = frozenset(
     {
         "state", "status", "strength", "goal", "stage", "applicability", "attempts", "success", "loss_per_event", "choice",
         "source", "input", "format", "axis", "image_before", "image_after", "probe", "probes", "threat", "threats", "id",
-        "controls", "risk", "correct", "clusters",
+        "controls", "risk", "correct", "clusters", "auc_parts",
     }
 )  # fmt: skip
 """Fields bound to a vocabulary, and the identifiers that join the parts of an assessment."""

@@ -101,7 +101,7 @@ def _closer(assessment: Assessment, probe: NextProbe) -> Step | None:
             probe.threat,
         )
     if idle and not evidence:
-        what = f"Measure: {name} by {actor}: run {_listed(idle)} too, by holdfast assess without --only"
+        what = f"Measure: {name} by {actor}: run {_listed([clean(each, 60) for each in idle])} too, by holdfast assess without --only"
         return Step("Measure", what, _worth(assessment, probe), probe.threat)
     return None
 
