@@ -136,7 +136,9 @@ def _show_utility(comparison: Comparison) -> None:
             f"{100 * cost.accuracy_difference:+.1f} points [{100 * cost.low:+.1f}, {100 * cost.high:+.1f}]"
         )
         if cost.auc_before is not None and cost.auc_after is not None:
-            say(f"  AUC {cost.auc_before:.3f} -> {cost.auc_after:.3f}, {cost.auc_after - cost.auc_before:+.3f}")
+            known = cost.auc_low is not None and cost.auc_high is not None
+            interval = f" [{cost.auc_low:+.3f}, {cost.auc_high:+.3f}]" if known else ""
+            say(f"  AUC {cost.auc_before:.3f} -> {cost.auc_after:.3f}, {cost.auc_after - cost.auc_before:+.3f}{interval}")
         elif cost.auc_before is not None:
             say("  AUC cannot be told after the change: the answers carry no scores")
     say()
