@@ -101,7 +101,8 @@ def _closer(assessment: Assessment, probe: NextProbe) -> Step | None:
             probe.threat,
         )
     if idle and not evidence:
-        what = f"Measure: {name} by {actor}: run {_listed([clean(each, 60) for each in idle])} too, by holdfast assess without --only"
+        probes = _listed([clean(each, 60) for each in idle])
+        what = f"Measure: {name} by {actor}: run {probes} too, by holdfast assess without --only"
         return Step("Measure", what, _worth(assessment, probe), probe.threat)
     return None
 
