@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_targets import as_model, forest, made_target, people
 from sklearn.datasets import load_digits
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -19,6 +18,7 @@ from holdfast.core.target import Dataset
 from holdfast.hardening.answers import harden_answers
 from holdfast.probes import copying
 from holdfast.probes.copying import ModelCopying
+from made_targets import as_model, forest, made_target, people
 
 BUDGET = Budget(level="quick", rows=64, queries=300, repeats=3, shadows=8)
 

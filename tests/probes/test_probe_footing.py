@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_targets import people
 
 from holdfast.core.errors import Inconclusive
 from holdfast.core.oracle import Access
+from holdfast.core.statistics import rate
 from holdfast.core.target import Dataset
 from holdfast.models.answers import Context
 from holdfast.models.python import PythonModel
 from holdfast.probes.footing import distinct, footing, halves, tied
+from made_targets import people
 
 DATA = people(400, 0)
 DRAW = np.random.default_rng(0)
@@ -87,6 +88,38 @@ def test_declared_clusters_stay_unless_copies_tie_more_together() -> None:
     assert tied(own).clusters.tolist() == tied(data).clusters.tolist()
     halved = replace(data, clusters=(np.arange(12) // 6).astype(str))
     assert tied(halved) is halved
+
+
+def test_a_table_pasted_under_new_patients_is_no_further_evidence() -> None:
+    random = np.random.default_rng(5)
+    patients = np.repeat(np.arange(100), 3)
+    once = replace(copies(300, 1), clusters=patients.astype(str))
+    rows = np.tile(np.arange(300), 3)
+    renamed = patients[rows] + 100 * np.repeat(np.arange(3), 300)
+    pasted = replace(
+        once.take(rows),
+        ids=np.arange(900).astype(str),
+        clusters=renamed.astype(str),
+    )
+    right = (random.random(100)[patients] + 0.3 * random.random(300)) < 0.4
+    alone, often = rate(right, tied(once).clusters), rate(right[rows], tied(pasted).clusters)
+    assert often.effective_trials == pytest.approx(alone.effective_trials, rel=0.03)
+    assert often.high - often.low == pytest.approx(alone.high - alone.low, rel=0.05)
+
+
+def test_patients_and_copies_that_cross_are_one_cluster() -> None:
+    crossed = replace(copies(4, 3), clusters=np.tile(["a", "b", "c"], 4))
+    assert tied(crossed).clusters.tolist() == ["0"] * 12
+
+
+def test_coincidences_of_a_table_of_few_values_do_not_tie_everybody_together() -> None:
+    random = np.random.default_rng(6)
+    many = DATA.take(np.arange(2000) % len(DATA))
+    values = dict.fromkeys(many.x.columns, random.integers(0, 600, 2000))
+    pairs, names = (np.arange(2000) // 2).astype(str), np.arange(2000).astype(str)
+    data = replace(many, x=many.x.assign(**values), clusters=pairs, ids=names)
+    sizes = np.unique(tied(data).clusters, return_counts=True)[1]
+    assert sizes.max() < 20
 
 
 def test_halves_keep_copies_together() -> None:

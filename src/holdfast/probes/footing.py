@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from holdfast.attacks.privacy.separability import row_digests
 from holdfast.core.errors import Inconclusive
@@ -27,6 +29,8 @@ from holdfast.core.target import Dataset, Model
 MOST_ROWS = 5000
 ASKED_TWICE = 200
 """Rows at most that are asked again, to see whether the model gives the same answers."""
+PERCOLATED, SWALLOWED = 10, 0.1
+"""A chain this many times as large as any person or copy, and this share of all rows, ties by coincidence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,15 +158,32 @@ def distinct(x: Any) -> int:
 
 
 def tied(data: Dataset) -> Dataset:
-    """The same rows, those with the same inputs in one cluster, which is named by the first of them.
+    """The same rows, with those in one cluster that share their inputs, a declared cluster, or a chain of both.
 
-    Declared clusters stay where they tie rows together more closely than copies do, by the mean size of a row's cluster.
+    In a table of few values chains of coincidences tie nearly all rows together, which says nothing about evidence. Where they
+    do, the coarser of both ways to tie rows stands, by the mean size of a row's cluster.
     """
-    _, first, copies, sizes = np.unique(row_digests(data.x), return_index=True, return_inverse=True, return_counts=True)
-    declared = np.ones(0) if data.clusters is None else np.unique(data.clusters, return_counts=True)[1]
-    if len(sizes) == len(data) or np.sum(declared**2) >= np.sum(sizes**2):
-        return data
-    return replace(data, clusters=data.ids[first][copies])
+    same = copies(data.x)
+    if data.clusters is None:
+        groups = same
+    else:
+        declared = np.unique(data.clusters, return_inverse=True)[1]
+        groups = _chained(declared, same)
+        if groups.max(initial=0) == declared.max(initial=0):
+            return data
+        size, longest = (np.bincount(part).max() for part in (groups, np.concatenate([declared, same + len(same)])))
+        if size > max(PERCOLATED * longest, SWALLOWED * len(data)):
+            groups = max(declared, same, key=lambda part: float(np.sum(np.bincount(part).astype(float) ** 2)))
+    first, place = np.unique(groups, return_index=True, return_inverse=True)[1:]
+    return data if len(first) == len(data) else replace(data, clusters=data.ids[first][place])
+
+
+def _chained(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n,) codes; rows share one that are connected through equal codes on either side."""
+    width = int(one.max(initial=0)) + 1
+    nodes = width + int(other.max(initial=0)) + 1
+    edges = coo_array((np.ones(len(one), dtype=bool), (one, width + other)), shape=(nodes, nodes))
+    return np.asarray(connected_components(edges, directed=False)[1][one])
 
 
 def some(data: Dataset, most: int, seed: int) -> Dataset:
