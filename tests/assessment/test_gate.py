@@ -341,3 +341,15 @@ def test_what_is_no_assessment_is_one_clear_error(tmp_path: Path, content: bytes
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match="not an assessment"):
         read_assessment(path)
+
+
+@pytest.mark.claim("loop-2")
+@pytest.mark.parametrize(
+    "rule",
+    ["max_annual_loss_p95: .inf", "max_exceeds_appetite: 1", "min_accuracy: 0", "threats: {T-A: {max_annual_loss_p95: .inf}}"],
+)
+def test_a_bound_that_bounds_nothing_is_refused(tmp_path: Path, rule: str) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(f"require: []\n{rule}\n")
+    with pytest.raises(ConfigurationError):
+        read_policy(path)

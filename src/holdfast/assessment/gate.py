@@ -25,13 +25,14 @@ from holdfast.threats.yamlfile import read_yaml
 
 PASS, BREACHED, INCONCLUSIVE = 0, 1, 3
 Share = Annotated[float, Field(ge=0, le=1)]
+MostLoss = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ThreatRule(BaseModel):
     """Bounds for one threat.
 
     Attributes:
-        max_success: the upper end of the 95 % interval of the success rate may not exceed it.
+        max_success: the upper end of the 95 % interval of the success rate may not exceed it; 1 still asks for a measurement.
         max_excess: as `max_success`, for the success above what chance alone gives.
         max_annual_loss_p95: the largest 95 % point of annual loss over the threat's risks.
     """
@@ -40,7 +41,7 @@ class ThreatRule(BaseModel):
 
     max_success: Share | None = None
     max_excess: Share | None = None
-    max_annual_loss_p95: Annotated[float, Field(ge=0)] | None = None
+    max_annual_loss_p95: MostLoss | None = None
 
 
 class Policy(BaseModel):
@@ -60,9 +61,9 @@ class Policy(BaseModel):
 
     require: list[str] | Literal["measurable"] = "measurable"
     threats: dict[str, ThreatRule] = {}
-    max_exceeds_appetite: Share | None = None
-    max_annual_loss_p95: Annotated[float, Field(ge=0)] | None = None
-    min_accuracy: Share | None = None
+    max_exceeds_appetite: Annotated[float, Field(ge=0, lt=1)] | None = None
+    max_annual_loss_p95: MostLoss | None = None
+    min_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
     max_findings: dict[Literal["high", "medium", "low"], Annotated[int, Field(ge=0)]] = {}
     accept_decided: bool = True
 
