@@ -5,7 +5,17 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("intervals", "risk_calibration", "membership", "label_only", "whole_loop", "footprint", "white_box")
+BENCHMARKS = (
+    "intervals",
+    "risk_calibration",
+    "membership",
+    "label_only",
+    "whole_loop",
+    "footprint",
+    "white_box",
+    "certification",
+    "masking",
+)
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,8 @@ DRAWS = 10
 """Evaluations behind each answer and gradient of an attack in expectation."""
 PRESSING = 50
 """Steps that push the share of right answers down further once most are wrong."""
+PATIENT = 4000
+"""Queries for each sample that stands when neither gradients nor a twin lead an attack."""
 FEWEST = 8
 """Samples that the model must get right."""
 
@@ -111,7 +113,8 @@ def diagnose(
         y: (n,) labels as class indices.
         domain: what the attacker may change, within a finite radius.
         seed, units: as for `Attack.run`.
-        suite: how much to spend; by default every attack once at full strength, or 15 CPU seconds where answers are random.
+        suite: how much to spend; by default every attack once at full strength, or in expectation with fewer steps where
+            answers are random, and again with `PATIENT` queries where neither gradients nor a twin lead.
 
     Raises:
         ConfigurationError: the radius is not finite and positive.
@@ -199,13 +202,20 @@ class _Case:
         return found, standing * len(self.right) / len(self.y)
 
     def attack(self, suite: Suite | None) -> Robustness:
-        """The suite, in expectation where answers are random."""
-        if not self.random:
-            return (suite or Suite()).run(self.model, self.x, self.y, self.domain, seed=self.seed, units=self.names)
-        settled = _Settled(EOT(self.model, DRAWS), self.x, self.before)
-        return (suite or Suite(seconds=15.0, steps=40)).run(
-            settled, self.x, self.y, self.domain, seed=self.seed, units=self.names
-        )
+        """The suite, in expectation where answers are random, and once more with more queries where nothing else leads."""
+        if self.random:
+            settled = _Settled(EOT(self.model, DRAWS), self.x, self.before)
+            return self._run(suite or Suite(queries=200, steps=25), settled, np.arange(len(self.y)))
+        everyone = np.arange(len(self.y))
+        found = self._run(suite or Suite(), self.model, everyone)
+        rows = np.flatnonzero(found.robust)
+        if suite is not None or found.twin or self.model.access >= Access.GRADIENTS or not len(rows):
+            return found
+        return _merged(found, self._run(Suite(queries=PATIENT), self.model, rows), rows)
+
+    def _run(self, suite: Suite, model: Predictor, rows: NDArray[np.int64]) -> Robustness:
+        names = [self.names[row] for row in rows]
+        return suite.run(model, self.x[rows], self.y[rows], self.domain, seed=self.seed, units=names)
 
     def order(self, found: Robustness) -> list[Signal]:
         """Whether gradients did worse than what sees less, and whether they find anything at all in the widest ball."""
@@ -353,6 +363,19 @@ class _Settled:
 
 def _key(row: Any) -> bytes:
     return bytes(np.ascontiguousarray(row.detach().cpu().numpy() if hasattr(row, "detach") else row).tobytes())
+
+
+def _merged(first: Robustness, more: Robustness, rows: NDArray[np.int64]) -> Robustness:
+    """What a second run on some rows adds to a first on all."""
+    won = np.flatnonzero(more.success)
+    success, distance, by = first.success.copy(), first.distance.copy(), first.by.copy()
+    adversarial = copied(first.adversarial)
+    success[rows[won]] = True
+    distance[rows[won]] = more.distance[won]
+    by[rows[won]] = more.by[won] + len(first.stages)
+    adversarial[rows[won]] = more.adversarial[won]
+    stages = first.stages + more.stages
+    return replace(first, success=success, distance=distance, by=by, adversarial=adversarial, stages=stages)
 
 
 def _interval(shares: NDArray[np.float64], evaluations: int) -> tuple[float, float]:
