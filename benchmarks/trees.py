@@ -199,9 +199,7 @@ def sandwich(record: Recorder, count: int) -> None:
             contradicted += int((verdict == CONTRADICTED).sum())
             confirmed += int((verdict == CONFIRMED).sum())
             asked += len(verdict)
-    print(
-        f"sandwich: {rows} samples of {len(cases)} models; Veritas confirms {confirmed} of {asked} radii, contradicts {contradicted}"
-    )
+    print(f"{rows} samples of {len(cases)} models; of {asked} radii Veritas confirms {confirmed}, contradicts {contradicted}")
     record.at_least(
         "evasion-5", "samples on which certified, exact and black-box distances are compared", rows, 400 * count / SAMPLES
     )
@@ -287,7 +285,7 @@ def beside_art(record: Recorder, case: Case, ours: tuple[float, float], bound: f
     art = json.loads(done.stdout.splitlines()[-1])
     seconds, median = art["seconds"] / len(x), float(np.median(art["distances"]))
     print(
-        f"{case.name:28}ART {art['version']}: median {median:.4f}, {max(art['rows'])} queries, {1000 * seconds:.1f} CPU ms a sample"
+        f"{case.name:28}ART {art['version']}: median {median:.4f}, {max(art['rows'])} queries, {1000 * seconds:.0f} CPU ms each"
     )
     record.at_least(
         "evasion-4", f"{case.name}: ART's CPU a sample over that of HopSkipJump here, equal cap", seconds / ours[0], bound
