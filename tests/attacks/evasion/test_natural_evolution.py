@@ -1,4 +1,4 @@
-"""Natural evolution: each half of a pair is a query, its gradients are those of the model, and hidden gradients do not stop it."""
+"""Natural evolution: each half of a pair is a query, its gradients are the model's, and hidden gradients do not stop it."""
 
 from __future__ import annotations
 

@@ -37,8 +37,9 @@ def test_it_finds_an_adversarial_corner_wherever_exhaustive_search_does() -> Non
     assert outcome.success[exhaustive].mean() >= 0.9
 
 
+@pytest.mark.claim("evasion-3")
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-@pytest.mark.parametrize("budget", [1, 2, 50])
+@pytest.mark.parametrize("budget", [1, 2, 50, 301])
 def test_no_sample_is_asked_over_its_cap_by_an_outside_count(norm: str, budget: int) -> None:
     model, x, y = linear(classes=4, features=9, samples=8)
     ball = Ball(norm=norm, radius=0.05, low=-1, high=1)
@@ -73,6 +74,29 @@ def test_a_result_does_not_depend_on_the_batch() -> None:
     alone = [Square().run(model, x[i : i + 1], y[i : i + 1], ball, seed=0, budget=100, units=[i]) for i in range(15)]
     assert 0 < together.success.sum() < 15
     assert [int(one.queries[0]) for one in alone] == together.queries.tolist()
+
+
+def test_it_asks_about_many_changes_in_few_calls_and_gets_as_far() -> None:
+    model, x, y = linear(classes=4, features=30, samples=60)
+    ball = Ball(norm="linf", radius=0.08, low=-1, high=1)
+    many = Square().run(model, x, y, ball, seed=0, budget=400)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("holdfast.attacks.evasion.square.AT_ONCE", 1)
+        one = Square().run(model, x, y, ball, seed=0, budget=400)
+    assert one.cost.calls == 400
+    assert many.cost.calls < 70
+    assert 0 < one.success.sum() < 60
+    assert many.success.sum() >= 0.9 * one.success.sum()
+
+
+@pytest.mark.parametrize("layout", ["channels first", "channels last", "plane"])
+def test_a_square_lies_where_its_window_says(layout: str) -> None:
+    layout_ = _Layout({"channels first": (3, 10, 12), "channels last": (10, 12, 3), "plane": (10, 12)}[layout])
+    draws = np.random.default_rng(0).random((50, layout_.draws))
+    cells = np.zeros((50, layout_.features), dtype=bool)
+    cells[np.arange(50)[:, None], layout_.cells(0.2, draws)] = True
+    window = np.broadcast_to(layout_.window(0.2, draws), (50, *layout_.shape))
+    assert np.array_equal(cells.reshape(50, *layout_.shape), window)
 
 
 def test_rounded_scores_do_not_stop_it() -> None:
