@@ -2,10 +2,10 @@
 
 Two convolutional networks of MNIST's test file, one trained as usual and one on adversarial inputs; 256 samples of the part that
 was not trained on; linf. Every library gets the same weights, samples, radius, number of steps and, for PGD, step length, one
-random start drawn by itself, one thread, and all samples in one batch, in an environment and process of its own. The libraries
-take turns, five rounds with other starts in each; the best time of each counts, and its average robust accuracy. What each
-returns is judged here, by the same network, before any time is compared: inside the radius and the box, and how many samples
-it leaves right.
+random start, one thread, and all samples in one batch, in an environment and process of its own. The authors' code gets our
+starts, so that the comparison of robust accuracy is not one of luck; Foolbox and ART draw their own. The libraries take turns,
+five rounds with other starts in each, of which the best time counts. What each returns is judged here, by the same network,
+before any time is compared: inside the radius and the box, and which samples it leaves right.
 
 Bare: the CPU time of the same forward passes and input gradients in the same batches, with nothing around them.
 """
@@ -35,8 +35,10 @@ from benchmarks.label_only import PEERS, fingerprint, peer_python
 from benchmarks.recording import Recorder
 from holdfast.attacks.base import Attack
 from holdfast.attacks.evasion.apgd import APGD
+from holdfast.attacks.evasion.ascent import random_start
 from holdfast.attacks.evasion.pgd import PGD
 from holdfast.core.domain import Ball
+from holdfast.core.seeds import SampleStreams
 from holdfast.models.answers import Context
 from holdfast.models.torch import TorchModel
 
@@ -56,15 +58,20 @@ class Contest:
         setting: what the peers are told.
         attack: ours.
         peers: who else runs it.
-        right: by library, how many samples it leaves right in each round, from a random start of its own.
+        right: by library, which samples it leaves right in each round.
         costs: by library, what each round cost.
     """
 
     setting: dict[str, Any]
     attack: Attack
     peers: tuple[str, ...]
-    right: dict[str, list[int]] = field(default_factory=dict)
+    right: dict[str, list[NDArray[np.bool_]]] = field(default_factory=dict)
     costs: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+
+    @property
+    def ball(self) -> Ball:
+        """What may be changed."""
+        return Ball(norm=self.setting["norm"], radius=self.setting["radius"])
 
     def best(self, name: str, key: str = "seconds") -> float:
         """The smallest of the rounds."""
@@ -76,7 +83,15 @@ class Contest:
 
     def robust(self, name: str) -> float:
         """How many samples are left right, on average over the rounds."""
-        return float(np.mean(self.right[name]))
+        return float(np.mean([right.sum() for right in self.right[name]]))
+
+    def worst(self, name: str) -> int:
+        """How many samples are left right in all rounds."""
+        return int(np.logical_and.reduce(self.right[name]).sum())
+
+    def apart(self, name: str) -> int:
+        """The most samples by which a library's robust accuracy differs from ours in one round."""
+        return max(abs(int(a.sum()) - int(b.sum())) for a, b in zip(self.right[OURS], self.right[name], strict=True))
 
 
 class Counted:
@@ -137,11 +152,11 @@ def judge(record: Recorder, name: str, data: Path, rounds: int) -> None:
     for title, contest in contests.items():
         on = f"{name} network, {title}"
         if title != "PGD-40":
-            gap = abs(contest.robust(OURS) - contest.robust(AUTHORS))
-            record.at_most(CLAIM, f"{on}: samples between our robust accuracy and that of the authors' code", gap, 1)
+            check = "most samples between our robust accuracy and that of the authors' code from the same starts"
+            record.at_most(CLAIM, f"{on}: {check}", contest.apart(AUTHORS), 1)
         else:
-            more = contest.robust(OURS) - min(contest.robust(peer) for peer in contest.peers)
-            record.at_most(CLAIM, f"{on}: samples that a peer breaks beyond ours", more, 1)
+            more = contest.worst(OURS) - min(contest.worst(peer) for peer in contest.peers)
+            record.at_most(CLAIM, f"{on}: samples that a peer breaks in some round beyond ours", more, 1)
         record.at_most(CLAIM, f"{on}: CPU over the bare model calls", contest.over_bare(OURS), 1.3)
         steps = contest.setting["steps"]
         most = max(cost["asked"] for cost in contest.costs[OURS])
@@ -175,7 +190,8 @@ def compete(network: Any, x: NDArray[np.float32], y: NDArray[np.int64], contests
         versions = {peer: json.loads(_answer(process))["version"] for peer, process in processes.items()}
         for seed in range(rounds):
             for contest in contests:
-                contest.setting["seed"] = seed
+                contest.setting |= {"seed": seed, "starts": str(folder / "starts.npy")}
+                np.save(folder / "starts.npy", starts(x, contest))
                 found, cost = ours(network, x, y, contest)
                 _note(contest, OURS, found, cost, network, x, y)
                 for peer in contest.peers:
@@ -184,6 +200,15 @@ def compete(network: Any, x: NDArray[np.float32], y: NDArray[np.int64], contests
                     cost = json.loads(_answer(processes[peer]))
                     _note(contest, peer, np.load(out), cost, network, x, y)
     return versions
+
+
+def starts(x: NDArray[np.float32], contest: Contest) -> NDArray[np.float32]:
+    """Where our attack starts."""
+    import torch
+
+    draws = SampleStreams(contest.setting["seed"], range(len(x))).uniform(np.arange(len(x)), x.shape[1:])
+    found: NDArray[np.float32] = random_start(contest.ball, torch.from_numpy(x), draws).numpy()
+    return found
 
 
 @contextmanager
@@ -234,10 +259,9 @@ def ours(
     from benchmarks.peers.gradient_attacks import bare
 
     model = Counted(TorchModel(network, Context(sample=x[:2], classes=tuple("0123456789"), fixed=True)))
-    ball = Ball(norm=contest.setting["norm"], radius=contest.setting["radius"])
     inputs = torch.from_numpy(x)
     started = time.process_time()
-    outcome = contest.attack.run(model, inputs, y, ball, seed=contest.setting["seed"])
+    outcome = contest.attack.run(model, inputs, y, contest.ball, seed=contest.setting["seed"])
     seconds = time.process_time() - started
     forward = sum(rows for rows, _ in model.batches)
     cost = {"seconds": seconds, "forward": forward, "backward": outcome.cost.backward, "asked": int(outcome.cost.queries.max())}
@@ -257,13 +281,12 @@ def _note(
     """Judge what was returned, and keep the cost; what leaves the ball or the box is an error of the benchmark."""
     import torch
 
-    ball = Ball(norm=contest.setting["norm"], radius=contest.setting["radius"])
-    inside = ball.contains(x, found.astype(np.float32))
+    inside = contest.ball.contains(x, found.astype(np.float32))
     if not inside.all():
         raise SystemExit(f"{name} left the domain in {int((~inside).sum())} samples")
     with torch.no_grad():
         right = network(torch.from_numpy(found.astype(np.float32))).argmax(dim=1).numpy() == y
-    contest.right.setdefault(name, []).append(int(right.sum()))
+    contest.right.setdefault(name, []).append(right)
     contest.costs.setdefault(name, []).append(cost)
 
 
