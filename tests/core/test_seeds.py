@@ -54,3 +54,10 @@ def test_no_samples_draw_nothing() -> None:
     empty = SampleStreams(1, [])
     none = np.array([], dtype=np.int64)
     assert empty.normal(none, (2,)).shape == empty.uniform(none, (2,)).shape == empty.integers(none, 5, (2,)).shape == (0, 2)
+
+
+def test_a_part_goes_on_with_the_streams_of_its_samples() -> None:
+    whole, other = SampleStreams(3, range(4)), SampleStreams(3, range(4))
+    part, picked = whole.part(np.array([3, 1])), np.array([3, 1])
+    assert np.array_equal(part.uniform(np.arange(2), (2,)), other.uniform(picked, (2,)))
+    assert np.array_equal(whole.uniform(picked, (2,)), other.uniform(picked, (2,)))

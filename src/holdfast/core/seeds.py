@@ -38,6 +38,12 @@ class SampleStreams:
     def __len__(self) -> int:
         return len(self._streams)
 
+    def part(self, samples: NDArray[np.int64]) -> SampleStreams:
+        """The streams of some of the samples, which go on where they are; stream i of the part is that of `samples[i]`."""
+        part = SampleStreams(0, ())
+        part._streams = [self._streams[i] for i in samples]
+        return part
+
     def normal(self, samples: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Standard normal draws of shape (len(samples), *shape), one stream a sample."""
         return np.stack([self._streams[i].standard_normal(shape) for i in samples]) if len(samples) else np.empty((0, *shape))
