@@ -63,6 +63,16 @@ def test_it_comes_closer_than_hop_skip_jump_in_few_queries() -> None:
     assert np.nanmedian(outcome.distance) < np.nanmedian(walk.distance)
 
 
+@pytest.mark.parametrize("attack", [SurFree(), HopSkipJump()])
+def test_a_model_that_hides_behind_rounded_inputs_and_bare_labels_falls(attack) -> None:
+    network, x, y = digits_network(40)
+    masked = Counted(lambda rows: network((rows * 4).round() / 4) * 1000, access=Access.LABELS)
+    ball = Ball(norm="l2", radius=1.0)
+    plain = attack.run(Counted(network), x, y, ball, seed=0, budget=500)
+    hidden = attack.run(masked, x, y, ball, seed=0, budget=500)
+    assert hidden.success.sum() > 0.7 * plain.success.sum() > 0.5 * plain.correct.sum()
+
+
 def test_owned_rows_of_another_class_make_a_closer_start() -> None:
     model, x, y = linear(classes=3, features=30, samples=60, seed=4)
     random = SurFree().run(model, x[:20], y[:20], BOX, seed=0, budget=15)

@@ -39,7 +39,7 @@ SMALLEST, LARGEST = math.radians(0.5), math.radians(80.0)
 SHORTENED = 0.85
 """What is left of a turn after a failure on both sides."""
 DRAWN_AT_ONCE = 64
-"""Directions of one sample that are drawn at once."""
+"""Directions of one sample that are drawn at once where there are not as many features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class _Turns:
 
     def __init__(self, search: Search, angle: Floats) -> None:
         self.search, self.angle, self.turn = search, angle, 0
-        self.ready = np.empty((len(angle), 0, search.features))
+        self.many = max(DRAWN_AT_ONCE, search.features)
 
     def once(self, active: Index) -> None:
         """Turn each sample to both sides in one plane, and further where that succeeds."""
@@ -132,10 +132,10 @@ class _Turns:
 
     def _direction(self, active: Index) -> Floats:
         """(n, features) the next direction of each sample."""
-        many = min(DRAWN_AT_ONCE, self.search.features)
-        at = self.turn % many
-        if at == 0:
-            self.ready = np.empty((len(self.angle), many, self.search.features))
-            self.ready[active] = frames(self.search.streams, active, many, self.search.features)(np.arange(many))
+        search = self.search
+        if self.turn % self.many == 0:
+            self.drawn = active
+            self.ahead = frames(search.streams, active, self.many, search.features)
+        at = np.array([self.turn % self.many])
         self.turn += 1
-        return np.array(self.ready[active, at])
+        return np.asarray(self.ahead(at)[np.searchsorted(self.drawn, active), 0])

@@ -164,18 +164,11 @@ class Transfer(Attack):
                 break
             inside = torch.as_tensor(x[open_])
             shadow = Oracle(self.surrogate, attack.access, len(open_))
-            found = attack.perturb(shadow, inside, y[open_], free, _Part(streams, open_))
+            found = attack.perturb(shadow, inside, y[open_], free, streams.part(open_))
             rows = domain.project(x[open_], as_like(x, found))
             result[open_] = rows
             open_ = open_[oracle.labels(rows, open_) == y[open_]]
         return result
-
-
-class _Part(SampleStreams):
-    """The streams of some of the samples, under their numbers among those."""
-
-    def __init__(self, streams: SampleStreams, samples: NDArray[np.int64]) -> None:
-        self._streams = [streams._streams[sample] for sample in samples]
 
 
 def _torch() -> Any:
