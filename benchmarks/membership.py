@@ -1,12 +1,14 @@
 """How strong the membership attack is, and whether a larger leaf really takes the leak away.
 
-UCI Adult, 6,000 rows in and 6,000 out, drawn at random; a random forest that memorises (leaf 1) and three regularised ones,
-all scikit-learn pipelines on the raw columns. The attack is the probe's own: its gate, signals, shadow models and judgement. The
-claim is held at leaf 70. Leaf 50 was tried first and fell short at seed 11, where the difficulty-calibrated attack still told
-some members; it stays in the table, as does leaf 100, which costs more than it buys. Seed 13 was drawn after leaf 70 was
-chosen. Seed 17 was drawn after the interval of `identify` took its present form, whose coverage `benchmarks/intervals.py`
-measures; the attack's gate refused that split, as it refuses up to one random split in forty, and seed 19 came next.
-CPU time is that of this process and its children, shadow training included; every check takes the worst seed.
+UCI Adult, 6,000 rows in and 6,000 out, drawn at random; a random forest that memorises (leaf 1) and regularised ones, all
+scikit-learn pipelines on the raw columns. The attack is the probe's own: its gate, signals, shadow models, judgement, and the
+confidence it asks of each attack of its family. What is lost is the AUC on all rows outside the draw.
+
+The claim is held at leaf 60, on twelve splits that were fixed before and on which nothing was chosen: as an average with its
+interval, with the share of single splits that hold beside it, because one split of 6,000 rows moves both numbers as much as
+the bounds are wide. Leaf 60 was chosen between 50, 55, 60 and 65 on other splits. Earlier choices fell short on splits drawn
+afterwards: 50 by its leak, 70 by the AUC it costs. A split that the attack's gate refuses, as it does one in forty by chance,
+counts as refused. CPU time is that of this process and its children, shadow training included; it takes the worst split.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
 
 from benchmarks.recording import Recorder
 from holdfast.attacks.privacy.identification import Identification, area, identify, strict
@@ -29,19 +33,24 @@ from holdfast.attacks.privacy.separability import separability
 from holdfast.attacks.privacy.signals import censor, signals
 from holdfast.core.oracle import Access, Oracle
 from holdfast.core.seeds import generator
+from holdfast.core.statistics import CONFIDENCE
 from holdfast.core.target import Dataset
 from holdfast.models.answers import Context
 from holdfast.models.sklearn import SklearnModel
 
+Floats = NDArray[np.float64]
 COLUMNS = (
     *("age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship", "race", "sex"),
     *("capital-gain", "capital-loss", "hours-per-week", "native-country", "income"),
 )
 CLASSES = ("<=50K", ">50K")
 SIDE, SHADOWS, TREES = 6000, 12, 100
-LEAVES = (1, 50, 70, 100)
-CLAIMED_LEAF = 70
-SEEDS = (7, 11, 13, 19)
+LEAVES = (1, 50, 60, 70)
+CLAIMED_LEAF = 60
+SEEDS = (7, 11, 13)
+FRESH = tuple(range(201, 213))
+FAMILY = 1 - (1 - CONFIDENCE) / 3
+"""The confidence at which the probe judges each of its three attacks."""
 
 
 @dataclass(frozen=True)
@@ -69,34 +78,52 @@ def main(argv: list[str] | None = None) -> int:
         print("--data DIR with adult-train.csv is needed", file=sys.stderr)
         return 2
     frame = read_adult(Path(options.data) / "adult-train.csv")
-    seeds = SEEDS[:1] if options.quick else SEEDS
-    print("seed leaf  strict  tie-safe  calibrated  LiRA [95 % CI]               FPR   AUC     null    test AUC  accuracy  CPU")
+    seeds, fresh = (SEEDS[:1], FRESH[:3]) if options.quick else (SEEDS, FRESH)
+    print("seed leaf  strict  tie-safe  calibrated  LiRA [98.3 % CI]             FPR   AUC     null    test AUC  accuracy  CPU")
     found: dict[int, list[Result]] = {leaf: [] for leaf in LEAVES}
     for seed in seeds:
         for leaf in LEAVES:
-            found[leaf].append(measure(frame, leaf, seed))
-            show(seed, leaf, found[leaf][-1])
+            found[leaf].append(shown(seed, leaf, measure(frame, leaf, seed)))
+    print(f"\nFresh splits, leaf {CLAIMED_LEAF}")
+    after, losses, refused = [], [], 0
+    for seed in fresh:
+        try:
+            after.append(shown(seed, CLAIMED_LEAF, measure(frame, CLAIMED_LEAF, seed)))
+        except ConfoundedSplit:
+            print(f"{seed:4}  refused by the gate")
+            refused += 1
+            continue
+        losses.append(utility_of(frame, 1, seed) - after[-1].utility)
     record = Recorder("membership", ("numpy", "scipy", "scikit-learn", "pandas"))
-    before = found[1]
+    _record_leak(record, found[1])
+    _record_control(record, after, np.array(losses), refused)
+    return record.write()
+
+
+def _record_leak(record: Recorder, before: list[Result]) -> None:
     record.at_least("loop-4", "overfitted forest: TPR at 1 % FPR, LiRA", min(r.ratio.true_positive.value for r in before), 0.12)
     record.at_most(
         "loop-4", "overfitted forest: lower bound of the achieved FPR", max(r.ratio.false_positive.low for r in before), 0.01
     )
     record.at_most("loop-4", "overfitted forest: CPU seconds, shadow training included", max(r.seconds for r in before), 30)
     record.at_most("loop-4", "a model of other rows (null): TPR at 1 % FPR", max(r.control for r in before), 0.02)
-    after = found[CLAIMED_LEAF]
-    drop = max(first.utility - second.utility for first, second in zip(before, after, strict=True))
-    record.at_most(
-        "loop-4",
-        f"leaf {CLAIMED_LEAF}: upper bound of TPR at 1 % FPR, LiRA",
-        max(r.ratio.true_positive.high for r in after),
-        0.02,
-    )
-    record.at_most(
-        "loop-4", f"leaf {CLAIMED_LEAF}: the same, worst attack of the family", max(worst_upper(r) for r in after), 0.02
-    )
-    record.at_most("loop-4", f"leaf {CLAIMED_LEAF}: loss of test AUC", drop, 0.01)
-    return record.write()
+
+
+def _record_control(record: Recorder, after: list[Result], losses: Floats, refused: int) -> None:
+    on = f"leaf {CLAIMED_LEAF}, fresh splits"
+    upper, ratio = np.array([worst_upper(r) for r in after]), np.array([r.ratio.true_positive.high for r in after])
+    record.at_most("loop-4", f"{on}: upper bound of TPR at 1 % FPR, LiRA, mean", float(ratio.mean()), 0.02)
+    record.at_most("loop-4", f"{on}: the same, worst attack of the family", float(upper.mean()), 0.02)
+    for name, bounds, least in (("LiRA", ratio, 0.75), ("worst attack of the family", upper, 0.5)):
+        record.at_least("loop-4", f"{on}: share of single splits below 0.02, {name}", float((bounds < 0.02).mean()), least)
+    reach = float(stats.t.ppf(0.975, len(losses) - 1) * losses.std(ddof=1) / np.sqrt(len(losses)))
+    record.at_most("loop-4", f"{on}: loss of test AUC, upper end of the mean's 95 % interval", float(losses.mean()) + reach, 0.01)
+    record.at_least("loop-4", f"{on}: share of single splits that lose less than 0.01", float((losses < 0.01).mean()), 0.75)
+    record.at_most("loop-4", f"{on}: refused by the attack's gate", refused, 2)
+
+
+class ConfoundedSplit(Exception):
+    """The attack's gate finds that the two sides differ without the model, so that nothing can be said."""
 
 
 def read_adult(path: Path) -> Dataset:
@@ -109,8 +136,6 @@ def read_adult(path: Path) -> Dataset:
 
 def measure(data: Dataset, leaf: int, seed: int) -> Result:
     """Train the target, attack it as the probe does, and attack a model of other rows in the same way as a control."""
-    from sklearn.metrics import roc_auc_score
-
     order = generator(seed, "adult").permutation(len(data))
     pool, strangers = data.take(order[: 2 * SIDE]), data.take(order[2 * SIDE : 3 * SIDE])
     train, holdout = pool.take(np.arange(SIDE)), pool.take(np.arange(SIDE, 2 * SIDE))
@@ -118,7 +143,7 @@ def measure(data: Dataset, leaf: int, seed: int) -> Result:
     started = cpu_seconds()
     gate = separability(train, holdout, seed=seed)
     if gate.confounded:
-        raise SystemExit("the split is confounded; nothing can be said")
+        raise ConfoundedSplit
     chosen = np.concatenate([gate.train, SIDE + gate.holdout])
     member = chosen < SIDE
     records = pool.take(chosen)
@@ -126,22 +151,36 @@ def measure(data: Dataset, leaf: int, seed: int) -> Result:
     observed = signals(Oracle(target, Access.SCORES, len(records), 1), records)
     score, resolved = resolve(observed, shadows)
     ratio = likelihood_ratio(score, resolved)
-    named = identify(ratio[member], ratio[~member], 0.01, seed=seed)
+    named = identify(ratio[member], ratio[~member], 0.01, seed=seed, confidence=FAMILY)
     seconds = cpu_seconds() - started
     eased = calibrated(score, resolved)
     null = likelihood_ratio(*resolve(signals(Oracle(unrelated, Access.SCORES, len(records), 1), records), shadows))
     inside, outside = accuracy_of(target, train), np.asarray(target.scores(holdout.x))
     return Result(
         strict=strict(observed[member], observed[~member], 0.01).value,
-        threshold=identify(score[member], score[~member], 0.01, seed=seed),
-        calibrated=identify(eased[member], eased[~member], 0.01, seed=seed),
+        threshold=identify(score[member], score[~member], 0.01, seed=seed, confidence=FAMILY),
+        calibrated=identify(eased[member], eased[~member], 0.01, seed=seed, confidence=FAMILY),
         ratio=named,
         auc_attack=area(ratio[member], ratio[~member]).value,
         accuracy=(inside, float((outside.argmax(axis=1) == holdout.y).mean())),
-        utility=float(roc_auc_score(holdout.y, outside[:, 1] - outside[:, 0])),
+        utility=auc(target, data.take(order[2 * SIDE :])),
         seconds=seconds,
-        control=identify(null[member], null[~member], 0.01, seed=seed).true_positive.value,
+        control=identify(null[member], null[~member], 0.01, seed=seed, confidence=FAMILY).true_positive.value,
     )
+
+
+def utility_of(data: Dataset, leaf: int, seed: int) -> float:
+    """The AUC, outside the draw, of a forest trained on the rows that `measure` trains on."""
+    order = generator(seed, "adult").permutation(len(data))
+    return auc(fit(leaf)(data.take(order[:SIDE]), seed), data.take(order[2 * SIDE :]))
+
+
+def auc(model: SklearnModel, data: Dataset) -> float:
+    """Area under the ROC curve on the rows."""
+    from sklearn.metrics import roc_auc_score
+
+    scores = np.asarray(model.scores(data.x))
+    return float(roc_auc_score(data.y, scores[:, 1] - scores[:, 0]))
 
 
 def fit(leaf: int) -> Any:
@@ -174,7 +213,7 @@ def accuracy_of(model: SklearnModel, data: Dataset) -> float:
 
 
 def worst_upper(result: Result) -> float:
-    """The largest upper bound over the family, each at 95 %."""
+    """The largest upper bound over the family."""
     return max(seen.true_positive.high for seen in (result.threshold, result.calibrated, result.ratio))
 
 
@@ -184,8 +223,8 @@ def cpu_seconds() -> float:
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
-def show(seed: int, leaf: int, found: Result) -> None:
-    """One line of the table."""
+def shown(seed: int, leaf: int, found: Result) -> Result:
+    """One line of the table, and the result."""
     hit = found.ratio.true_positive
     print(
         f"{seed:4} {leaf:4}  {found.strict:6.4f}  {found.threshold.true_positive.value:8.4f}  "
@@ -194,6 +233,7 @@ def show(seed: int, leaf: int, found: Result) -> None:
         f"{found.accuracy[0]:.3f} / {found.accuracy[1]:.3f}   {found.seconds:5.1f}",
         flush=True,
     )
+    return found
 
 
 if __name__ == "__main__":
