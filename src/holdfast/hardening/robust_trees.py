@@ -38,7 +38,7 @@ TOLERANCE = 0.015
 """Cross-validated accuracy that may be given up."""
 RADII = (0.6, 1.2)
 """Radii that are tried, in standard deviations of each feature."""
-DEPTHS = (None, 2, 1)
+DEPTHS = (None, 3, 2, 1)
 """Depths that are tried; None is the recipe's own."""
 COPIES = 6
 COUNTERED_ROWS = 64
