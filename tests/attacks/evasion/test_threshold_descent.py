@@ -68,7 +68,7 @@ def test_results_do_not_depend_on_the_batch(cancer: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.claim("evasion-7")
+@pytest.mark.claim("evasion-4")
 def test_rows_through_a_pipeline_are_valid_and_cheaper_than_the_black_box_leaves_them() -> None:
     random = np.random.default_rng(0)
     count = 600
