@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_targets import as_model, forest, made_target, people
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -21,6 +20,7 @@ from holdfast.core.target import Dataset, Target
 from holdfast.hardening.answers import harden_answers
 from holdfast.probes import attributes
 from holdfast.probes.attributes import AttributeInference
+from made_targets import as_model, forest, made_target, people
 
 BUDGET = Budget(level="quick", rows=64, queries=300, repeats=3, shadows=8)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_targets import as_model, forest, made_target, people
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -28,6 +27,7 @@ from holdfast.probes import flips
 from holdfast.probes.evasion import LabelEvasion, ScoreEvasion, WhiteBoxEvasion
 from holdfast.probes.footing import ASKED_TWICE
 from holdfast.probes.surface import chosen_rows, picture, surface
+from made_targets import as_model, forest, made_target, people
 
 BUDGET = Budget(level="quick", rows=60, queries=120, repeats=1, shadows=1)
 PROBES = [WhiteBoxEvasion, ScoreEvasion, LabelEvasion]

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_targets import Retrain, as_model, forest, made_target, people
 from sklearn.dummy import DummyClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -16,6 +15,7 @@ from holdfast.core.progress import Silent
 from holdfast.core.target import Dataset
 from holdfast.probes import label_flipping
 from holdfast.probes.label_flipping import LabelFlipping, recall_lost
+from made_targets import Retrain, as_model, forest, made_target, people
 
 QUICK = Budget(level="quick", rows=64, queries=300, repeats=3, shadows=8)
 

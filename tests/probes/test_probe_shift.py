@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from made_targets import as_model, forest, made_target, people
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
@@ -20,6 +19,7 @@ from holdfast.core.seeds import SampleStreams
 from holdfast.core.target import Dataset, Target
 from holdfast.probes.corruptions import SEVERITIES, array_corruptions, picture_axes, table_corruptions
 from holdfast.probes.shift import NaturalShift, _calibration
+from made_targets import as_model, forest, made_target, people
 
 BUDGET = Budget(level="quick", rows=80, queries=100, repeats=1, shadows=1)
 
