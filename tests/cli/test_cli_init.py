@@ -357,7 +357,7 @@ def test_a_missing_library_is_to_be_installed_not_trusted(booster: Path, file: s
         monkeypatch.setattr("holdfast.assessment.inspection.find_spec", lambda _: None)
     result = holdfast("init", file, "train.csv", "holdout.csv", "--yes", folder=booster)
     assert result.returncode == 0, result.stderr
-    assert "pip install 'holdfast[xgboost]', then init again" in result.stdout
+    assert "in the folder of Holdfast's source: pip install '.[xgboost]', then init again" in result.stdout
     assert "holdfast trust" not in result.stdout
 
 

@@ -71,7 +71,9 @@ class MissingExtra(HoldfastError):
     @classmethod
     def of(cls, package: str, extra: str, purpose: str) -> MissingExtra:
         """Name the package, what it is for, and the `pip install` line of the extra that brings it."""
-        return cls(f"{purpose} needs the package {package}", hint=f"Run: pip install 'holdfast[{extra}]'")
+        return cls(
+            f"{purpose} needs the package {package}", hint=f"Run in the folder of Holdfast's source: pip install '.[{extra}]'"
+        )
 
 
 class AccessDenied(HoldfastError):
