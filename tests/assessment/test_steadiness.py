@@ -12,10 +12,12 @@ import pytest
 
 from holdfast.assessment.files import read_assessment
 from holdfast.assessment.run import Session, prepare
+from holdfast.attacks.privacy.separability import row_digests
 from holdfast.core.errors import IntegrityFailure
 from holdfast.core.oracle import Access
 from holdfast.core.progress import Silent
 from holdfast.core.target import Target
+from holdfast.probes.footing import alike
 from made_targets import forest, made_target, people
 
 QUICK = {"level": "quick", "rows": 64, "queries": 300, "repeats": 3, "shadows": 4}
@@ -46,6 +48,22 @@ class Turning:
         return self.scores(x).argmax(axis=1)
 
 
+class Caching(Turning):
+    """A service that still knows its answers to what it was asked, and has one for all else once a quota is spent."""
+
+    def __init__(self, model: Any, quota: int) -> None:
+        super().__init__(model, "constant", np.inf)
+        self.quota, self.known = quota, {}
+
+    def scores(self, x: Any) -> Any:
+        keys = row_digests(x).tolist()
+        honest = np.asarray(self.model.scores(x))
+        for key, answer in zip(keys, honest, strict=True):
+            if key not in self.known and len(self.known) < self.quota:
+                self.known[key] = answer
+        return np.stack([self.known.get(key, np.log([0.9, 0.1])) for key in keys])
+
+
 def measured(probe: str, target: Target) -> dict[str, Any]:
     session = object.__new__(Session)
     session._target = target
@@ -74,6 +92,22 @@ def test_a_model_that_turns_on_the_way_measures_nothing(target: Target, probe: s
             turning = Turning(target.model, into, share * steady.asked)
             found = measured(probe, replace(target, model=turning))
             assert found["status"] in ("inconclusive", "unmeasured"), (into, share, found["findings"])
+
+
+@pytest.mark.slow
+@pytest.mark.claim("loop-2")
+@pytest.mark.parametrize("probe", ["membership", "model-copying"])
+@pytest.mark.parametrize("quota", [600, 900, 1200])
+def test_a_service_that_only_knows_what_it_was_asked_measures_nothing(target: Target, probe: str, quota: int) -> None:
+    found = measured(probe, replace(target, model=Caching(target.model, quota)))
+    assert found["status"] in ("inconclusive", "unmeasured"), found["findings"]
+
+
+@pytest.mark.parametrize(("scale", "steady"), [(1e-6, True), (1e-2, False)])
+def test_last_digits_of_large_scores_are_rounding(scale: float, steady: bool) -> None:
+    random = np.random.default_rng(2)
+    logits = 25 * random.normal(size=(200, 100))
+    assert alike(logits, logits + 25 * scale * random.normal(size=logits.shape)).all() == steady
 
 
 @pytest.mark.slow
