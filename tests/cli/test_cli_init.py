@@ -332,6 +332,21 @@ def test_the_order_of_numbered_classes_is_a_marked_guess(booster: Path, monkeypa
     assert load_target(system, booster / "holdfast.yaml").holdout.classes == ("slow", "fast")
 
 
+def test_onnx_that_numbers_its_classes_is_asked_about_them_and_one_that_names_them_is_not(booster: Path) -> None:
+    to_onnx = pytest.importorskip("skl2onnx").to_onnx
+    frame = pd.read_csv(booster / "train.csv")
+    x = frame[["a", "b"]].to_numpy(dtype=np.float32)
+    in_words(booster, "train.csv", "holdout.csv")
+    for labels, numbered in ((frame["label"], True), (frame["label"].map({0: "slow", 1: "fast"}), False)):
+        content = to_onnx(LogisticRegression().fit(x, labels), x[:1]).SerializeToString()
+        (booster / "model.onnx").write_bytes(content)
+        result = holdfast("init", "model.onnx", "train.csv", "holdout.csv", "--yes", "--force", folder=booster)
+        assert result.returncode == 0, result.stderr
+        system = read_system(booster / "holdfast.yaml")
+        assert system.model.classes == (["fast", "slow"] if numbered else None)
+        assert ("model.classes" in system.defaults) is numbered
+
+
 def test_labels_in_words_for_a_model_with_numbers_say_how_to_name_them(booster: Path) -> None:
     holdfast("init", "model.json", "train.csv", "holdout.csv", "--yes", folder=booster)
     frame = pd.read_csv(booster / "train.csv")

@@ -126,3 +126,20 @@ def test_halves_keep_copies_together() -> None:
     own, judged = halves(copies(40, 5), 1)
     assert not set(own.x["income"]) & set(judged.x["income"])
     assert len(own) == len(judged) == 100
+
+
+def test_a_guessed_order_of_classes_is_the_first_suspect() -> None:
+    labels = np.where(DATA.y == 0, "well", "ill")
+    data = replace(DATA, y=(labels == "well").astype(np.int64), classes=("ill", "well"))
+    guess = Context(sample=DATA.x[:20], labels=("ill", "well"))
+    for function in (probabilities, lambda x: (x["age"].to_numpy() > 60).astype(np.int64)):
+        with pytest.raises(Inconclusive) as refused:
+            footing(PythonModel(function, guess), data, rows=30, seed=0).require_above_floor()
+        assert refused.value.hint is not None
+        assert refused.value.hint.startswith("Add model.classes: the labels in the order")
+        assert "ill, well" in refused.value.hint
+    stated = PythonModel(probabilities, replace(guess, classes=("ill", "well")))
+    with pytest.raises(Inconclusive) as refused:
+        footing(stated, data, rows=30, seed=0).require_above_floor()
+    assert refused.value.hint is not None
+    assert refused.value.hint.startswith("Check the order of model.classes")

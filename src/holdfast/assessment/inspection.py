@@ -48,6 +48,8 @@ PACKAGES = {
     "onnx": ("onnxruntime", "onnx"),
 }
 """The package and the extra that open the native files of a framework."""
+NAMES_IN_ONNX = b"classlabels_strings"
+"""The attribute of ONNX-ML's classifiers and of ZipMap that holds class names."""
 CLASSIFIERS = ("scikit-learn", "xgboost", "lightgbm")
 """Frameworks whose models generate nothing."""
 MOST_CLASSES = 50
@@ -105,7 +107,7 @@ class Seen:
     def numbered(self) -> bool:
         """Whether the model numbers classes that the data name in words, so that only its maker knows their order."""
         words = not all(name.lstrip("-").isdecimal() for name in self.labels) and set(self.labels) != {"False", "True"}
-        if self.check is None or self.framework not in (*CLASSIFIERS, "torch") or not words:
+        if self.check is None or self.framework not in (*CLASSIFIERS, "torch", "onnx") or not words:
             return False
         own = self.classes if self.named else None
         return own is None or own == tuple(str(index) for index in range(len(self.labels)))
@@ -177,6 +179,7 @@ def _look_at_model(seen: Seen, path: Path) -> None:
         seen.recipe = "clone" if hasattr(value, "get_params") and hasattr(value, "fit") else None
     else:
         seen.framework = next((name for name in PACKAGES if check.format.startswith(name)), check.format)
+        seen.named = seen.framework == "onnx" and NAMES_IN_ONNX in check.data
         package, extra = PACKAGES.get(seen.framework, ("", ""))
         if package and find_spec(package) is None:
             missing = MissingExtra.of(package, extra, "This model file")

@@ -127,6 +127,11 @@ class HardenedModel:
         return self.model.classes
 
     @property
+    def guessed_order(self) -> bool:
+        """Whether the order of the model's classes is a guess."""
+        return bool(getattr(self.model, "guessed_order", False))
+
+    @property
     def framework(self) -> str:
         """The framework of the model."""
         return self.model.framework

@@ -22,6 +22,7 @@ from holdfast.models.answers import (
     class_name,
     detect_output,
     shown,
+    sorts_words,
     unnamed_classes,
 )
 
@@ -41,6 +42,7 @@ class Adapter(ABC):
     framework = "python"
     access: Access
     classes: tuple[str, ...]
+    guessed_order: bool
 
     def __init__(self, context: Context, names: tuple[str, ...] | None = None, output: Output | None = None) -> None:
         self.source = context.source
@@ -58,6 +60,8 @@ class Adapter(ABC):
             self.classes = names if names and not context.classes else unnamed_classes(count, context)
             if len(self.classes) != count:
                 raise InvalidModel(f"answered {count} scores a row; it has {len(self.classes)} classes", where=self.source)
+        counts = self.output != "labels" or pd.api.types.is_integer_dtype(self._index.dtype)
+        self.guessed_order = counts and sorts_words(self.classes, names, context)
         if len(self.classes) < 2:
             raise InvalidModel(f"has {len(self.classes)} class; a classifier needs two", where=self.source)
 

@@ -84,6 +84,12 @@ def unnamed_classes(count: int, context: Context) -> tuple[str, ...]:
     )
 
 
+def sorts_words(classes: tuple[str, ...], names: tuple[str, ...] | None, context: Context) -> bool:
+    """Whether the order of the classes is a guess: neither the model nor the system file gives it, and the labels are words."""
+    given = names is not None or context.classes is not None or context.fixed or set(classes) == {"False", "True"}
+    return not given and classes == context.labels and not all(name.lstrip("-").isdecimal() for name in classes)
+
+
 def shown(names: Sequence[str], most: int = 8) -> str:
     """A short list of names for a message."""
     listed = ", ".join(repr(name) for name in names[:most])

@@ -20,7 +20,17 @@ from holdfast.core.arrays import Array
 from holdfast.core.errors import AccessDenied, HoldfastError, InvalidData, InvalidModel, MissingExtra
 from holdfast.core.oracle import Access
 from holdfast.models.adapter import described
-from holdfast.models.answers import LOG_ZERO, Context, Output, as_answer, as_labels, as_scores, detect_output, unnamed_classes
+from holdfast.models.answers import (
+    LOG_ZERO,
+    Context,
+    Output,
+    as_answer,
+    as_labels,
+    as_scores,
+    detect_output,
+    sorts_words,
+    unnamed_classes,
+)
 
 ELEMENTS_A_CALL = 1 << 22
 """Input elements passed forward at once, so that a large batch does not need the memory of all its activations."""
@@ -56,11 +66,13 @@ class TorchModel:
         if self.output == "labels":
             self.access = Access.LABELS
             self.classes = context.classes or context.labels
+            self.guessed_order = sorts_words(self.classes, None, context)
             self._index = pd.Index(np.arange(len(self.classes)))
             as_labels(first, self._index, self.source)
             return
         scores = as_scores(first, self.output, self.source)
         self.classes = unnamed_classes(scores.shape[1], context)
+        self.guessed_order = sorts_words(self.classes, None, context)
         self.access = Access.GRADIENTS if self._differentiable(context.sample, scores) else Access.SCORES
 
     def labels(self, x: Any) -> NDArray[np.int64]:
