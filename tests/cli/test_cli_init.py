@@ -391,6 +391,35 @@ def test_without_holdout_rows_it_says_that_nothing_can_be_measured(booster: Path
     assert "no holdout rows" not in result.stdout
 
 
+def test_the_next_step_is_what_can_be_done(booster: Path) -> None:
+    result = holdfast("init", "model.json", "train.csv", "--yes", folder=booster)
+    assert "Next: add holdout rows, then holdfast plan holdfast.yaml" in result.stdout
+    result = holdfast("init", "model.json", "train.csv", "holdout.csv", "--yes", "--force", folder=booster)
+    assert "Next: holdfast threats holdfast.yaml, then holdfast assess holdfast.yaml" in result.stdout
+
+
+def test_a_state_dict_is_asked_for_the_code_that_builds_it(booster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save(torch.nn.Linear(2, 2).state_dict(), booster / "model.pt")
+    code = "import torch\n\n\ndef build():\n    return torch.nn.Linear(2, 2)\n"
+    (booster / "net.py").write_text(code)
+    files = ("model.pt", "train.csv", "holdout.csv")
+    result = holdfast("init", *files, "--yes", folder=booster)
+    assert "Lacks: no factory" in result.stdout
+    assert "Next: add the factory, holdfast trust FILE.py, then holdfast plan holdfast.yaml" in result.stdout
+    assert "assess" not in result.stdout.partition("Next:")[2]
+    monkeypatch.setattr(init, "_somebody_there", lambda: True)
+    result = holdfast("init", *files, "--force", folder=booster, stdin="net.py:build\n" + "\n" * 30)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.index("Function that builds the module") < result.stdout.index("Function that trains it")
+    assert "no factory" not in result.stdout
+    assert "Next: holdfast trust net.py, holdfast threats holdfast.yaml" in result.stdout
+    system = read_system(booster / "holdfast.yaml")
+    assert system.model.factory == "net.py:build"
+    digest = hashlib.sha256(code.encode()).hexdigest()
+    assert load_target(system, booster / "holdfast.yaml", trust=[digest]).model.framework == "torch"
+
+
 def test_several_facts_and_whole_sums_may_be_answered(booster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(init, "_somebody_there", lambda: True)
     answers = "\n" + "personal, nothing\npersonal, health\n" + "\n" * 30

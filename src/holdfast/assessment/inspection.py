@@ -104,6 +104,11 @@ class Seen:
         return "image" if first.kind == "images" or (first.kind == "array" and first.x.ndim >= 3) else "tabular"
 
     @property
+    def needs_factory(self) -> bool:
+        """Whether the file holds a network's weights without the code that builds it."""
+        return self.check is not None and self.check.format == "torch" and self.check.allowed
+
+    @property
     def numbered(self) -> bool:
         """Whether the model numbers classes that the data name in words, so that only its maker knows their order."""
         words = not all(name.lstrip("-").isdecimal() for name in self.labels) and set(self.labels) != {"False", "True"}

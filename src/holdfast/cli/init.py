@@ -73,28 +73,54 @@ def init(
     parse_system(text, str(output))
     write_text(output, text)
     if json:
-        emit_json({"file": str(output), "seen": described(seen), "defaults": answers.defaults, "system": document})
+        found = {"file": str(output), "seen": described(seen), "lacks": lacking(document, seen)}
+        emit_json({**found, "defaults": answers.defaults, "system": document})
         return
     say(f"Wrote {plain(output)}.")
-    for line in _lacking(document):
+    for line in lacking(document, seen):
         say(f"Lacks: {plain(line)}")
     if answers.defaults:
         say(f"Defaults, to be replaced by what you know: {plain(', '.join(answers.defaults))}")
-    say(f"Next: holdfast threats {plain(output)}, then holdfast assess {plain(output)}")
+    say(f"Next: {plain(_next(document, seen, output))}")
 
 
 def _somebody_there() -> bool:
     return sys.stdin.isatty()
 
 
-def _lacking(document: dict[str, Any]) -> list[str]:
+def lacking(document: dict[str, Any], seen: Seen) -> list[str]:
     """What the file leaves out and some probe needs."""
     lines = []
+    if _lacks_factory(document, seen):
+        lines.append(
+            "no factory: the file holds weights only; add model.factory: FILE.py:FUNCTION, the code that builds the module"
+        )
     if "recipe" not in document["model"]:
         lines.append("no recipe: label flipping will not be measured, and membership inference only by its weaker attack")
-    if not any(entry.get("role") == "holdout" or "split" in entry for entry in document["data"]):
+    if _lacks_holdout(document):
         lines.append("no holdout rows: plan and assess need rows the model was not trained on; add an entry with role: holdout")
     return lines
+
+
+def _lacks_factory(document: dict[str, Any], seen: Seen) -> bool:
+    return seen.needs_factory and "factory" not in document["model"]
+
+
+def _lacks_holdout(document: dict[str, Any]) -> bool:
+    return not any(entry.get("role") == "holdout" or "split" in entry for entry in document["data"])
+
+
+def _next(document: dict[str, Any], seen: Seen, output: Path) -> str:
+    """The commands that lead on; not to a measurement while something is missing without which nothing can be loaded."""
+    model = document["model"]
+    code = [model[key].rpartition(":")[0] for key in ("entry", "factory", "recipe") if ":" in model.get(key, "")]
+    trust = [f"holdfast trust {output.parent / name}" for name in dict.fromkeys(code)]
+    missing = ["the factory"] if _lacks_factory(document, seen) else []
+    trust += ["holdfast trust FILE.py"] if missing else []
+    missing += ["holdout rows"] if _lacks_holdout(document) else []
+    if missing:
+        return ", ".join([f"add {' and '.join(missing)}", *trust, f"then holdfast plan {output}"])
+    return ", ".join([*trust, f"holdfast threats {output}", f"then holdfast assess {output}"])
 
 
 class Answers:
@@ -185,8 +211,6 @@ def described(seen: Seen) -> list[str]:
         lines.append(f"Model: {seen.check.format} file{of}")
     if seen.why_closed:
         lines.append(f"Not opened: {seen.why_closed}. {seen.remedy}")
-    if seen.check is not None and seen.check.format == "torch":
-        lines.append("To add: model.factory: FILE.py:FUNCTION, the code that builds the module of a state dict")
     for contents in seen.data:
         width = contents.x.shape[1] if contents.kind == "table" else " x ".join(map(str, contents.x.shape[1:]))
         lines.append(
@@ -222,6 +246,8 @@ def system_document(place: dict[str, str], paths: list[str], seen: Seen, answers
     if seen.numbered:
         question = "The labels in the order in which the model numbers them, that of 0 first"
         model["classes"] = answers.order("model.classes", question, list(seen.labels))
+    if seen.needs_factory and (factory := answers.code("Function that builds the module, FILE.py:FUNCTION (empty: none)", root)):
+        model["factory"] = factory
     recipe = seen.recipe or answers.code("Function that trains it, FILE.py:FUNCTION (empty: none)", root)
     model |= {"recipe": recipe} if recipe else {}
     data = _data_entries(paths, seen, answers, words)
@@ -281,7 +307,7 @@ def render(document: dict[str, Any]) -> str:
             lines.append("# To add: recipe: FILE.py:FUNCTION, how it is trained, for shadow models and poisoned twins.")
         elif key in comments:
             lines.append(f"# {comments[key]}")
-        if key == "model" and value.get("artifact_format") == "torch":
+        if key == "model" and value.get("artifact_format") == "torch" and "factory" not in value:
             lines.append("# To add for a state dict: factory: FILE.py:FUNCTION, the code that builds its module.")
         if key in ("data", "actors"):
             lines.append(f"{key}:")
