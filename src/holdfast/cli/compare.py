@@ -33,11 +33,15 @@ def compare(
     """Compare two assessments on the same rows: what a control really did, what it cost, and what it did to the risk."""
     from holdfast.assessment import compare as comparing
     from holdfast.assessment.files import read_assessment
+    from holdfast.cli.placing import require_report
     from holdfast.core.errors import ConfigurationError
     from holdfast.core.files import write_document, write_text
 
     if output and output.suffix.lower() in (".html", ".htm"):
         raise ConfigurationError("--output writes JSON", where=str(output), hint="For a page: --html FILE.")
+    for path, kind in ((output, "comparison"), (html, "HTML")):
+        if path:
+            require_report(path, kind, before, after)
     second = read_assessment(after)
     comparison = comparing.compare(read_assessment(before), second)
     if output:

@@ -34,10 +34,14 @@ def gate(
     from holdfast.assessment.files import read_assessment
     from holdfast.assessment.gate import apply_gate, read_policy
     from holdfast.assessment.integrity import check_current
+    from holdfast.cli.placing import require_report
     from holdfast.core.files import write_text
     from holdfast.reports.junit import render_junit
     from holdfast.reports.sarif import render_sarif
 
+    for path, kind in ((junit, "JUnit"), (sarif, "SARIF")):
+        if path:
+            require_report(path, kind, assessment, policy, *([system] if system else []))
     judged = read_assessment(assessment)
     if system:
         check_current(judged, system, trust or ())

@@ -33,7 +33,7 @@ def require_placeable(path: Path, sources: tuple[Path, ...], *, assessment: bool
     try:
         for source in sources:
             if source.resolve() in (path.resolve(), *path.resolve().parents) or _same(source, path):
-                raise ConfigurationError("the assessment is made from this; it is never replaced", where=str(path))
+                raise ConfigurationError("this is what the report is made from; it is never replaced", where=str(path))
         folder = path.parent
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
@@ -47,6 +47,46 @@ def require_placeable(path: Path, sources: tuple[Path, ...], *, assessment: bool
         raise ConfigurationError(f"cannot write: {getattr(error, 'strerror', None) or error}", where=repr(str(path))) from error
     if assessment:
         _require_assessment(path)
+
+
+MARKS = {
+    "HTML": (b"<!doctype html",),
+    "SARIF": (b"sarif",),
+    "JUnit": (b"<testsuites",),
+    "Markdown": (b"measured risk of",),
+    "PDF": (b"%pdf-",),
+    "comparison": (b"holdfast-comparison/",),
+    "threats": (b"otmversion", b"mermaid"),
+}
+"""What an earlier file of each kind has near its beginning, in lower case."""
+LOOKED_AT = 1 << 16
+
+
+def require_report(path: Path, kind: str, *sources: Path) -> None:
+    """Return if a report of that kind may be written there; an earlier one of the same kind is replaced.
+
+    Args:
+        path: where it is to go.
+        kind: of `MARKS`.
+        sources: what it is made from.
+
+    Raises:
+        ConfigurationError: as for `require_placeable`, or a file of another kind stands there.
+    """
+    from holdfast.core.files import open_file
+
+    require_placeable(path, sources, assessment=False)
+    file = open_file(path)
+    if file is None:
+        return
+    with file:
+        head = file.read(LOOKED_AT).lower()
+    if head and not any(mark in head for mark in MARKS[kind]):
+        raise ConfigurationError(
+            f"a file that is no {kind} report of Holdfast's stands there, and is left alone",
+            where=str(path),
+            hint="Choose another path.",
+        )
 
 
 def _require_assessment(path: Path) -> None:

@@ -36,6 +36,7 @@ def report(
 
     from holdfast.assessment.comparison import Comparison
     from holdfast.assessment.files import read_assessment
+    from holdfast.cli.placing import require_report
     from holdfast.core.errors import ConfigurationError
     from holdfast.core.files import read_document, write_bytes, write_text
     from holdfast.reports.outline import summary
@@ -48,6 +49,10 @@ def report(
         )
     document = read_assessment(Path(assessment))
     comparison = read_document(Path(compare), Comparison, "a comparison of format holdfast-comparison/1") if compare else None
+    made_from = [Path(assessment), *([Path(compare)] if compare else [])]
+    for kind, path in (("HTML", html), ("SARIF", sarif), ("JUnit", junit), ("Markdown", markdown), ("PDF", pdf)):
+        if path:
+            require_report(Path(path), kind, *made_from)
     written: dict[str, str] = {}
     if html:
         from holdfast.reports.html import render_html

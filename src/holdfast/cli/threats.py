@@ -216,8 +216,10 @@ def _document(content: dict[str, Any], output: Path | None) -> None:
 
 def _text(text: str, output: Path | None) -> None:
     if output:
+        from holdfast.cli.placing import require_report
         from holdfast.core.files import write_text
 
+        require_report(output, "threats")
         write_text(output, text)
     else:
         say_lines(text)
