@@ -358,3 +358,11 @@ def test_a_bound_that_bounds_nothing_is_refused(tmp_path: Path, rule: str) -> No
     path.write_text(f"require: []\n{rule}\n")
     with pytest.raises(ConfigurationError):
         read_policy(path)
+
+
+@pytest.mark.claim("loop-2")
+def test_a_policy_about_excluded_threats_alone_judges_nothing() -> None:
+    document = assessment(())
+    out = document.threats[0].model_copy(update={"applicability": "excluded"})
+    document = document.model_copy(update={"threats": (out, *document.threats[1:])})
+    assert code(document, require=[out.id], threats={out.id: ThreatRule(max_success=0.0)}) == 3

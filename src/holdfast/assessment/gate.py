@@ -153,13 +153,18 @@ def apply_gate(assessment: Assessment, policy: Policy, today: date | None = None
     findings: list[Finding] = []
     if policy.require == "measurable" and not assessment.measurable:
         findings.append(_inconclusive("require", None, "no installed probe measures any threat of this system"))
-    for threat in _required(assessment, policy):
+    required_now = _required(assessment, policy)
+    applicable = [threat for threat in policy.threats if known[threat].applicability != "excluded"]
+    bounded = set(bounds) - {"threats"}
+    if not (bounded or set(required_now) | set(applicable)):
+        findings.append(_inconclusive("require", None, "the system's facts exclude every threat that the policy is about"))
+    for threat in required_now:
         state = _state(assessment, threat)
         if threat not in waived and state not in ("measured", "not applicable"):
             findings.append(_inconclusive("require", threat, f"{known[threat].name} is {state}: {_reason(assessment, threat)}"))
-    for threat, rule in policy.threats.items():
-        if known[threat].applicability != "excluded" and threat not in waived:
-            findings += _judge_threat(assessment, threat, rule)
+    for threat in applicable:
+        if threat not in waived:
+            findings += _judge_threat(assessment, threat, policy.threats[threat])
     findings += _judge_totals(assessment, policy)
     outcomes = {finding.outcome for finding in findings}
     code: Literal[0, 1, 3] = 1 if "breached" in outcomes else 3 if "inconclusive" in outcomes else 0
