@@ -19,7 +19,7 @@ from sklearn.naive_bayes import GaussianNB
 
 from holdfast.artifacts.trust import TrustStore
 from holdfast.assessment.loading import label_names, load_target, ordered_names
-from holdfast.core.errors import ConfigurationError, HoldfastError, InvalidData, InvalidModel, UnsafeFile
+from holdfast.core.errors import ConfigurationError, HoldfastError, InvalidData, InvalidModel, Unmeasured, UnsafeFile
 from holdfast.core.oracle import Access
 from holdfast.core.target import Target
 from holdfast.threats.reader import parse_system
@@ -270,3 +270,22 @@ def test_names_are_ordered_as_their_labels_sort() -> None:
     assert ordered_names({"10", "9", "-1"}) == ("-1", "9", "10")
     assert ordered_names({"b", "a", "10"}) == ("10", "a", "b")
     assert label_names(np.array([2.0, 1.0, 2.0])) == ["2", "1", "2"]
+
+
+def test_clone_is_offered_only_where_the_model_can_be_cloned(project: Path) -> None:
+    def offered(target: Target) -> bool:
+        with pytest.raises(Unmeasured) as refused:
+            target.require_recipe()
+        assert "FILE.py:FUNCTION" in str(refused.value)
+        return "clone" in str(refused.value)
+
+    assert offered(load(project))
+    assert offered(load(project, more="serving: {answers: label}"))
+    code = "def predict(x):\n    return ['setosa' if width < 1 else 'virginica' for width in x['petal width (cm)']]\n"
+    (project / "rule.py").write_text(code)
+    assert not offered(load(project, '{entry: "rule.py:predict"}', trust=[hashlib.sha256(code.encode()).hexdigest()]))
+    pytest.importorskip("onnxruntime")
+    fitted = LogisticRegression(max_iter=1000).fit(X[::2].to_numpy(dtype=np.float32), NAMES[::2])
+    content = pytest.importorskip("skl2onnx").to_onnx(fitted, X[:1].to_numpy(dtype=np.float32)).SerializeToString()
+    (project / "model.onnx").write_bytes(content)
+    assert not offered(load(project, "{path: model.onnx}"))

@@ -195,5 +195,7 @@ class Target:
             Unmeasured: it was not given.
         """
         if self.recipe is None:
-            raise Unmeasured("how the model is trained was not given", hint="Add model.recipe: clone, or FILE.py:FUNCTION.")
+            cloned = "clone, or " if hasattr(getattr(self.weights, "estimator", None), "get_params") else ""
+            hint = f"Add model.recipe: {cloned}FILE.py:FUNCTION, called with (X, y, seed)."
+            raise Unmeasured("how the model is trained was not given", hint=hint)
         return self.recipe
