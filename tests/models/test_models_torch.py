@@ -13,6 +13,7 @@ from holdfast.core.errors import AccessDenied, Inconclusive, InvalidData, Invali
 from holdfast.core.oracle import Access
 from holdfast.core.target import Model
 from holdfast.models.answers import Context
+from holdfast.models.python import PythonModel
 from holdfast.models.torch import TorchModel, module_with_weights, read_program, read_weights
 
 torch = pytest.importorskip("torch")
@@ -206,6 +207,29 @@ def test_nan_answers_are_inconclusive(pictures: Any) -> None:
 
     with pytest.raises(Inconclusive):
         wrapped(Nan(), pictures)
+
+
+def test_nan_answers_to_missing_values_name_their_columns() -> None:
+    whole = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.5, 0.1, 0.2]})
+    missing = whole.assign(b=[0.5, np.nan, 0.2])
+    module = torch.nn.Linear(2, 2)
+    question = "'b' holds missing values; does the model's pipeline fill them?"
+
+    def answer(x: Any) -> Any:
+        return np.stack([x["a"], x["b"] - 10], axis=1)
+
+    for made in (
+        lambda x: TorchModel(module, Context(sample=x, labels=("0", "1"))),
+        lambda x: PythonModel(answer, Context(sample=x, labels=("0", "1"))),
+    ):
+        model = made(whole)
+        for ask in (made, model.labels, model.scores):
+            with pytest.raises(Inconclusive) as refused:
+                ask(missing)
+            assert str(refused.value).count(question) == 1
+    with pytest.raises(Inconclusive) as refused:
+        TorchModel(module, Context(sample=whole, labels=("0", "1"))).labels(whole.to_numpy() * np.nan)
+    assert "missing values" not in str(refused.value)
 
 
 def test_a_large_batch_in_parts_gives_the_same(pictures: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from holdfast.core.arrays import Array
-from holdfast.core.errors import AccessDenied, HoldfastError, InvalidData, InvalidModel
+from holdfast.core.errors import AccessDenied, HoldfastError, Inconclusive, InvalidData, InvalidModel
 from holdfast.core.oracle import Access
 from holdfast.models.answers import (
     Context,
@@ -47,16 +48,19 @@ class Adapter(ABC):
     def __init__(self, context: Context, names: tuple[str, ...] | None = None, output: Output | None = None) -> None:
         self.source = context.source
         first = as_answer(self._ask(context.sample), len(context.sample), self.source)
-        self.output: Output = output or context.output or detect_output(first, self.source)
+        with asking_about_gaps(context.sample):
+            self.output: Output = output or context.output or detect_output(first, self.source)
         if self.output == "labels":
             self.access = Access.LABELS
             found = context.classes or names or _label_names(first, context)
             self._index = _label_index(first, found)
             self.classes = found
-            as_labels(first, self._index, self.source)
+            with asking_about_gaps(context.sample):
+                as_labels(first, self._index, self.source)
         else:
             self.access = Access.SCORES
-            count = as_scores(first, self.output, self.source).shape[1]
+            with asking_about_gaps(context.sample):
+                count = as_scores(first, self.output, self.source).shape[1]
             self.classes = names if names and not context.classes else unnamed_classes(count, context)
             if len(self.classes) != count:
                 raise InvalidModel(f"answered {count} scores a row; it has {len(self.classes)} classes", where=self.source)
@@ -77,7 +81,8 @@ class Adapter(ABC):
             Inconclusive: the model answered NaN.
         """
         if self.output == "labels":
-            return as_labels(as_answer(self._ask(x), len(x), self.source), self._index, self.source)
+            with asking_about_gaps(x):
+                return as_labels(as_answer(self._ask(x), len(x), self.source), self._index, self.source)
         return np.asarray(self._scores(x).argmax(axis=1), dtype=np.int64)
 
     def scores(self, x: Any) -> Array:
@@ -100,7 +105,8 @@ class Adapter(ABC):
         raise AccessDenied(f"{self.source} gives no gradients")
 
     def _scores(self, x: Any) -> NDArray[np.float64]:
-        return as_scores(as_answer(self._ask(x), len(x), self.source), self.output, self.source, len(self.classes))
+        with asking_about_gaps(x):
+            return as_scores(as_answer(self._ask(x), len(x), self.source), self.output, self.source, len(self.classes))
 
     def _ask(self, x: Any) -> Any:
         try:
@@ -167,6 +173,16 @@ def gaps(x: Any) -> str:
         return ""
     holds = "holds" if len(holding) == 1 else "hold"
     return f" {shown(holding, 4)} {holds} missing values; does the model's pipeline fill them?"
+
+
+@contextmanager
+def asking_about_gaps(x: Any) -> Iterator[None]:
+    """What a NaN answer raises, with the question about missing values in the inputs that it answers."""
+    try:
+        yield
+    except Inconclusive as error:
+        error.hint = f"{error.hint or ''}{gaps(x)}".strip() or None
+        raise
 
 
 def _label_names(first: NDArray[Any], context: Context) -> tuple[str, ...]:

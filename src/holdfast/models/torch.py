@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from holdfast.core.arrays import Array
 from holdfast.core.errors import AccessDenied, HoldfastError, InvalidData, InvalidModel, MissingExtra
 from holdfast.core.oracle import Access
-from holdfast.models.adapter import described
+from holdfast.models.adapter import asking_about_gaps, described
 from holdfast.models.answers import (
     LOG_ZERO,
     Context,
@@ -62,6 +62,11 @@ class TorchModel:
             self._random = self._random_state()
         with torch.no_grad():
             first = as_answer(self._forward(self._tensor(context.sample)), len(context.sample), self.source)
+        with asking_about_gaps(context.sample):
+            self._understand(first, context)
+
+    def _understand(self, first: NDArray[Any], context: Context) -> None:
+        """The form of the answers, the classes and the access, by the answers to the sample."""
         self.output: Output = context.output or self._detect(first)
         if self.output == "labels":
             self.access = Access.LABELS
@@ -85,9 +90,10 @@ class TorchModel:
         if not len(x):
             return np.empty(0, dtype=np.int64)
         answer = self._answer(x)
-        if self.output == "labels":
-            return as_labels(answer, self._index, self.source)
-        return np.asarray(as_scores(answer, self.output, self.source, len(self.classes)).argmax(axis=1), dtype=np.int64)
+        with asking_about_gaps(x):
+            if self.output == "labels":
+                return as_labels(answer, self._index, self.source)
+            return np.asarray(as_scores(answer, self.output, self.source, len(self.classes)).argmax(axis=1), dtype=np.int64)
 
     def scores(self, x: Any) -> Array:
         """(n, k) float64 logits or log-probabilities: NumPy for NumPy and tables, a tensor for a tensor.
@@ -99,7 +105,8 @@ class TorchModel:
         if self.output == "labels":
             raise AccessDenied(f"{self.source} gives labels only")
         answer = self._answer(x) if len(x) else np.empty((0, len(self.classes)))
-        scores = as_scores(answer, self.output, self.source, len(self.classes)) if len(x) else answer
+        with asking_about_gaps(x):
+            scores = as_scores(answer, self.output, self.source, len(self.classes)) if len(x) else answer
         if not hasattr(x, "detach"):
             return scores
         torch = import_torch()
