@@ -54,4 +54,4 @@ def test_a_missing_package_is_one_clear_error(assessment: Assessment, monkeypatc
     monkeypatch.setitem(sys.modules, "weasyprint", None)
     with pytest.raises(MissingExtra, match="weasyprint") as caught:
         render_pdf(assessment)
-    assert "holdfast[pdf]" in str(caught.value)
+    assert "[pdf]" in str(caught.value)

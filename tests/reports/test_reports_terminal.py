@@ -71,6 +71,30 @@ def test_what_was_observed_stands_beside_what_is_allowed_for(assessment: Assessm
     assert "observed 0 of 5; largely assumed" in render_markdown(found)
 
 
+def test_a_weak_actor_is_said_to_have_less_than_the_successes_took(assessment: Assessment) -> None:
+    worst = Outline(assessment).worst_measured
+    assert worst is not None
+    register = assessment.register
+    risks = tuple(risk.model_copy(update={"typical": 50.0}) if risk.id == worst.id else risk for risk in register.risks)
+    evidence = tuple(
+        item.model_copy(update={"rows": tuple(row.model_copy(update={"capability": 142.0}) for row in item.rows[:5])})
+        if item.probe == worst.probe
+        else item
+        for item in assessment.evidence
+    )
+    changed = {"register": register.model_copy(update={"risks": risks}), "evidence": evidence}
+    weak = assessment.model_copy(update=changed)
+    said = "bserved 5 of 5 within 142 queries; this actor has typically 50"
+    page = render_html(weak).replace("\u00a0", " ")
+    assert f"O{said}; 34 % for this actor." in page
+    assert f"o{said}" in page
+    assert f"o{said}" in Outline(weak).observation(Outline(weak).worst_measured or worst).replace("\u00a0", " ")
+    for width in (120, 80):
+        words = printed(weak, width).split()
+        assert {"observed", "142", "typically"} <= set(words)
+        assert "allowance" not in words
+
+
 def test_a_pipe_gets_plain_text_and_a_terminal_colours(assessment: Assessment) -> None:
     assert "\x1b" not in printed(assessment, 100)
     assert "\x1b[" in printed(assessment, 100, terminal=True)

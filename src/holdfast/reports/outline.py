@@ -260,21 +260,26 @@ class Outline:
         return (success(risk), *self._allowance(risk), *beyond, *_sources(risk))
 
     def observation(self, risk: Risk) -> str:
-        """What was counted for a measured risk, such as `observed 0 of 5`; empty without rows."""
+        """What was counted for a measured risk, such as `observed 0 of 5`; empty without rows.
+
+        Where the actor's capability pulls P(success) below what was observed, it says what the successes took and what the
+        actor has.
+        """
         evidence = self._rows_of(risk)
         if evidence is None:
             return ""
         chance = f", {numbers.share(evidence.chance)} by chance alone" if evidence.chance else ""
-        return f"observed {sum(row.success for row in evidence.rows):,} of {len(evidence.rows):,}{chance}"
+        reach = ""
+        if risk.typical is not None and risk.probability[0] < _above_chance(evidence):
+            took = max(row.capability for row in evidence.rows if row.capability is not None)
+            has = numbers.axis_value(evidence.axis, risk.typical)
+            reach = f" within {numbers.capability(evidence.axis, took)}; this actor has typically {has}"
+        return f"observed {sum(row.success for row in evidence.rows):,} of {len(evidence.rows):,}{chance}{reach}"
 
     def largely_assumed(self, risk: Risk) -> bool:
         """Whether most of a measured P(success) is the allowance for what was not observed."""
         evidence = self._rows_of(risk)
-        if evidence is None:
-            return False
-        share = sum(row.success for row in evidence.rows) / len(evidence.rows)
-        above = max(0.0, share - evidence.chance) / (1 - evidence.chance) if evidence.chance < 1 else 0.0
-        return risk.probability[0] > 2 * above
+        return evidence is not None and risk.probability[0] > 2 * _above_chance(evidence)
 
     def _rows_of(self, risk: Risk) -> Evidence | None:
         if risk.state != "measured":
@@ -282,13 +287,16 @@ class Outline:
         return next((item for item in self.assessment.evidence_for(risk.threat) if item.probe == risk.probe and item.rows), None)
 
     def _allowance(self, risk: Risk) -> tuple[str, ...]:
-        observation = self.observation(risk)
-        if not observation:
+        observation, evidence = self.observation(risk), self._rows_of(risk)
+        if evidence is None:
             return ()
         stronger = "" if risk.strength in ("strong", "exact") else "a stronger attack and "
         share = numbers.share(risk.probability[0])
         mostly = " Largely assumed." if self.largely_assumed(risk) else ""
-        said = f"{observation[0].upper()}{observation[1:]}; {share} for this actor with the allowance for {stronger}few trials."
+        why = f"with the allowance for {stronger}few trials"
+        if risk.probability[0] < _above_chance(evidence):
+            why = "above chance" if evidence.chance else "" if risk.typical is not None else "after few trials"
+        said = f"{observation[0].upper()}{observation[1:]}; {share} for this actor {why}".rstrip() + "."
         return (said + mostly,)
 
     @property
@@ -378,6 +386,12 @@ def _succeeded(evidence: Evidence) -> str:
     chance = f" Chance alone gives {numbers.share(evidence.chance)}." if evidence.chance else ""
     shown = numbers.share_interval(found.value, found.low, found.high)
     return f"Succeeded on {found.successes:,} of {found.trials:,} units{tested}: {shown} (95 % interval).{chance}"
+
+
+def _above_chance(evidence: Evidence) -> float:
+    """The share of attacked units on which the attack succeeded, above what chance alone gives."""
+    share = sum(row.success for row in evidence.rows) / len(evidence.rows)
+    return max(0.0, share - evidence.chance) / (1 - evidence.chance) if evidence.chance < 1 else 0.0
 
 
 def _standing(assessment: Assessment, threat: Threat, risks: Sequence[Risk]) -> Standing:

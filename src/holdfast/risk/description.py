@@ -33,6 +33,7 @@ def describe(simulated: Simulated, decision: str | None) -> Risk:
         curve=measurement.curve.points if measurement else (),
         axis=measurement.curve.axis if measurement else "",
         untested=meeting.untested,
+        typical=None if meeting.capability is None else float(np.exp(meeting.capability.location)),
         attempts=actor.attempts_source,
         success=meeting.source,
         loss_per_event=simulated.loss_source,

@@ -63,6 +63,7 @@ class Risk(Document):
         probability: P(success | actor): mean and the 5 % and 95 % points.
         curve: the capability curve; empty when success has no capability axis.
         axis, untested: what capability counts, and the share of the actor's capability beyond what was tested.
+        typical: the median of the actor's capability on the axis; None where the whole tested budget stands in.
         attempts, success, loss_per_event: where each input came from.
         annual: the annual loss.
         drivers: which input matters most, strongest first.
@@ -82,6 +83,7 @@ class Risk(Document):
     curve: tuple[CurvePoint, ...] = ()
     axis: str = ""
     untested: Finite = 0.0
+    typical: Finite | None = None
     attempts: Source
     success: Source
     loss_per_event: Source
