@@ -10,6 +10,7 @@ from rich.console import Console
 from holdfast.assessment.document import Assessment
 from holdfast.reports.html import render_html
 from holdfast.reports.markdown import render_markdown
+from holdfast.reports.numbers import money_range
 from holdfast.reports.outline import Outline, summary
 from holdfast.reports.terminal import LARGEST_ASSUMED, print_summary
 
@@ -29,9 +30,14 @@ def test_lines_fit(assessment: Assessment, hostile: Assessment, width: int) -> N
         assert max(cell_len(line) for line in printed(document, width).splitlines()) <= width
 
 
-def test_a_narrow_terminal_drops_the_range(assessment: Assessment) -> None:
-    assert "5–95 %" in printed(assessment, 100)
-    assert "5–95 %" not in printed(assessment, 80)
+@pytest.mark.parametrize("width", [100, 80, 60])
+def test_every_width_shows_the_range(assessment: Assessment, width: int) -> None:
+    text = printed(assessment, width)
+    assert "5–95 %" in " ".join(text.split())
+    if width >= 80:
+        for risk in Outline(assessment).measured_risks:
+            between = money_range(risk.annual.p5, risk.annual.p95, "EUR").replace("\u00a0", " ")
+            assert between in text
 
 
 @pytest.mark.parametrize("width", [100, 80])
@@ -93,6 +99,29 @@ def test_a_weak_actor_is_said_to_have_less_than_the_successes_took(assessment: A
         words = printed(weak, width).split()
         assert {"observed", "142", "typically"} <= set(words)
         assert "allowance" not in words
+
+
+def test_a_headline_that_is_mostly_assumed_says_so(assessment: Assessment) -> None:
+    outline, register = Outline(assessment), assessment.register
+    risks = {risk.id: risk.annual.mean for risk in register.risks}
+    doubled = {risk.id: 3 * sum(risks.values()) for risk in (*outline.assumed_risks[:1], *outline.measured_risks[:1])}
+
+    def with_mean(chosen: str) -> Assessment:
+        changed = tuple(
+            risk.model_copy(update={"annual": risk.annual.model_copy(update={"mean": doubled[risk.id]})})
+            if risk.id == chosen
+            else risk
+            for risk in register.risks
+        )
+        return assessment.model_copy(update={"register": register.model_copy(update={"risks": changed})})
+
+    assumed, measured = (with_mean(risk) for risk in doubled)
+    said = "of the mean is assumed for want of measurement."
+    page = render_html(assumed)
+    assert said in page[: page.index('class="cards"')]
+    assert said in " ".join(printed(assumed, 80).split()[:80])
+    assert said not in render_html(measured)
+    assert said not in " ".join(printed(measured, 80).split())
 
 
 def test_a_pipe_gets_plain_text_and_a_terminal_colours(assessment: Assessment) -> None:

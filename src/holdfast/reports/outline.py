@@ -164,6 +164,16 @@ class Outline:
         return f"Mean loss a year: {measured} measured; {assumed} assumed for want of measurement."
 
     @property
+    def mostly_assumed(self) -> str:
+        """How much of the mean annual loss no measurement stands behind, where that is over half; empty otherwise."""
+        unit = self.assessment.register.unit
+        assumed = sum(risk.annual.mean for risk in self.assumed_risks)
+        whole = assumed + sum(risk.annual.mean for risk in self.measured_risks)
+        if assumed <= whole / 2:
+            return ""
+        return f"{numbers.money(assumed, unit)} of {numbers.money(whole, unit)} of the mean is assumed for want of measurement."
+
+    @property
     def usefulness(self) -> str:
         """How well the model does its job, against an answer that needs no model, in one sentence."""
         utility = self.assessment.utility

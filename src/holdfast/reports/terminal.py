@@ -1,6 +1,6 @@
 """The report on a terminal: the headline, the largest risks, what was not measured, and what to do next.
 
-Tables fit 100 columns; on narrower terminals and in pipes columns are left out or text is wrapped. No text of the
+Tables fit 100 columns; on narrower terminals and in pipes columns share a cell or text is wrapped. No text of the
 assessment is read as markup, and control characters are shown, not sent.
 """
 
@@ -20,7 +20,7 @@ from holdfast.reports.text import clean
 from holdfast.risk.register import Risk
 
 NARROW = 96
-"""Below this width the tables drop what can be looked up elsewhere."""
+"""Below this width the range of a loss stands under its mean, and the actor under the threat."""
 LARGEST = 8
 """Measured risks that are listed."""
 LARGEST_ASSUMED = 5
@@ -41,6 +41,8 @@ def print_summary(assessment: Assessment, console: Console) -> None:
     """Print the summary of an assessment."""
     outline = Outline(assessment)
     console.print(_text(outline.headline, _TONES[outline.tone]))
+    if outline.mostly_assumed:
+        console.print(_text(outline.mostly_assumed, "yellow"))
     console.print(_text(outline.usefulness))
     if outline.warning:
         console.print(_text(f"Warning: {outline.warning}", "bold red"))
@@ -77,8 +79,12 @@ def _risks(title: str, risks: Sequence[Risk], most: int, outline: Outline, unit:
         title_justify="left",
         title_style="bold",
     )
-    columns = [("P(success), 90 %", 17 if width >= 80 else 13), ("Mean a year", max(11, *map(len, means)))]
-    columns += [("5–95 %", min(20, max(map(len, ranges))))] if wide else []
+    longest_range = max(map(len, ranges))
+    columns = [("P(success), 90 %", 17 if width >= 80 else 13)]
+    if wide:
+        columns += [("Mean a year", max(11, *map(len, means))), ("5–95 %", min(20, longest_range))]
+    else:
+        columns += [("Mean a year\n5–95 %", max(11, *map(len, means), min(20 if width >= 80 else 11, longest_range)))]
     actor_width = min(20, max(5, *(len(_text(risk.actor)) for risk in shown)))
     left = max(10, width - sum(size + 2 for _, size in columns))
     longest = max(len(_text(risk.id)) for risk in shown)
@@ -93,7 +99,8 @@ def _risks(title: str, risks: Sequence[Risk], most: int, outline: Outline, unit:
     for risk, name, mean, between in zip(shown, names, means, ranges, strict=True):
         actor = _text(risk.actor)
         first = Text("\n").join([_text(name), *([] if apart else [actor]), _text(risk.id, "dim")])
-        table.add_row(first, *([actor] if apart else []), _success(risk, outline), mean, *([between] if wide else []))
+        loss = [mean, between] if wide else [Text("\n").join([mean, between])]
+        table.add_row(first, *([actor] if apart else []), _success(risk, outline), *loss)
     if len(risks) > most:
         table.caption = f"{len(risks) - most} more in the assessment"
         table.caption_justify = "left"
