@@ -17,7 +17,8 @@ HOLDFAST = [sys.executable, "-m", "holdfast.cli.main"]
 
 def step(title: str, *arguments: str, folder: Path, allowed: tuple[int, ...] = (0,)) -> None:
     """Show and run one command."""
-    print(f"\n\033[1m== {title}\033[0m\n$ holdfast {' '.join(arguments)}\n", flush=True)
+    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    print(f"\n{bold}== {title}{plain}\n$ holdfast {' '.join(arguments)}\n", flush=True)
     code = subprocess.run([*HOLDFAST, *arguments], cwd=folder, check=False).returncode
     if code not in allowed:
         sys.exit(code)
