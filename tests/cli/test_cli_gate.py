@@ -65,6 +65,18 @@ def test_exit_codes_of_policies(assessed: Path, code: int) -> None:
 
 
 @pytest.mark.slow
+def test_a_pass_says_what_it_did_not_judge(assessed: Path) -> None:
+    (assessed / "narrow.yaml").write_text(POLICIES[0])
+    done = holdfast(assessed, "gate", "assessment.json", "--policy", "narrow.yaml")
+    document = json.loads((assessed / "assessment.json").read_text())
+    applying = {threat["id"] for threat in document["threats"] if threat["applicability"] != "excluded"}
+    measured = {name for item in document["evidence"] if item["status"] == "measured" for name in item["threats"]}
+    others = len(measured & applying - {"T-EVA-03"})
+    assert others > 1
+    assert f"judged 1 threat; {others} measured threats not judged by this policy" in done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.claim("loop-9")
 def test_integrity_failures_exit_with_4(assessed: Path) -> None:
     (assessed / "ok.yaml").write_text(POLICIES[0])

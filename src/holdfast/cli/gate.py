@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from holdfast.cli.output import Json, emit_json, plain, say
+
+if TYPE_CHECKING:
+    from holdfast.assessment.document import Assessment
+    from holdfast.assessment.gate import GateResult, Policy
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +49,8 @@ def gate(
     judged = read_assessment(assessment)
     if system:
         check_current(judged, system, trust or ())
-    result = apply_gate(judged, read_policy(policy))
+    rules = read_policy(policy)
+    result = apply_gate(judged, rules)
     if junit:
         breached = [(item.threat or "", item.message) for item in result.findings if item.outcome == "breached"]
         write_text(junit, render_junit(judged, breached))
@@ -62,6 +67,19 @@ def gate(
         for decision in result.lapsed:
             about = f"{decision.id} to {decision.choice} {decision.risk} counts no longer: {decision.lapsed_because}"
             say(f"  lapsed       {plain(about)}")
+        say(f"  {_extent(judged, rules, result)}")
         if result.waived:
             say(f"  decided      not judged, because a decision is in force: {plain(', '.join(result.waived))}")
     raise typer.Exit(result.code)
+
+
+def _extent(assessment: Assessment, policy: Policy, result: GateResult) -> str:
+    """How many threats the policy bounds, and how many measured ones it does not."""
+    applying = {threat.id for threat in assessment.threats if threat.applicability != "excluded"}
+    judged = {threat for threat in policy.threats if threat in applying} - set(result.waived)
+    measured = {threat for item in assessment.evidence if item.status == "measured" for threat in item.threats} & applying
+    left = measured - judged
+    bounded, others = (
+        f"{len(each)} {what}threat{'' if len(each) == 1 else 's'}" for each, what in ((judged, ""), (left, "measured "))
+    )
+    return f"judged {bounded}; {others} not judged by this policy"
