@@ -420,6 +420,27 @@ def test_a_state_dict_is_asked_for_the_code_that_builds_it(booster: Path, monkey
     assert load_target(system, booster / "holdfast.yaml", trust=[digest]).model.framework == "torch"
 
 
+def test_enter_takes_a_default_and_marks_it(booster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_words(booster, "train.csv", "holdout.csv")
+    files = ("model.json", "train.csv", "holdout.csv")
+    assert holdfast("init", *files, "--yes", folder=booster).returncode == 0
+    taken = read_system(booster / "holdfast.yaml")
+    monkeypatch.setattr(init, "_somebody_there", lambda: True)
+    result = holdfast("init", *files, "--force", folder=booster, stdin="\n" * 40)
+    assert result.returncode == 0, result.stderr
+    entered = read_system(booster / "holdfast.yaml")
+    assert set(entered.defaults) == set(taken.defaults) > {"model.classes", "serving.reach", "impact.integrity", "appetite"}
+    assert entered == taken
+    stated = "fast, slow\n\ninternal\ninternet\n\n\n\n\nnothing\n5\n\n7\n9\n\n\n50\n"
+    result = holdfast("init", *files, "--force", folder=booster, stdin=stated)
+    assert result.returncode == 0, result.stderr
+    assert "a number above 0" in result.stdout
+    system = read_system(booster / "holdfast.yaml")
+    unmarked = {"model.classes", "data.train.data_sensitivity", "serving.reach", "impact.confidentiality", "appetite"}
+    assert set(system.defaults) == set(taken.defaults) - unmarked
+    assert len(system.defaults) == len(set(system.defaults))
+
+
 def test_several_facts_and_whole_sums_may_be_answered(booster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(init, "_somebody_there", lambda: True)
     answers = "\n" + "personal, nothing\npersonal, health\n" + "\n" * 30

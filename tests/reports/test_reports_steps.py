@@ -89,3 +89,27 @@ def test_a_probe_that_was_not_chosen_is_one_to_run() -> None:
     risks = tuple(risk for risk in made.register.risks if risk.threat != "T-PRI-01")
     left = made.model_copy(update={"evidence": without, "register": made.register.model_copy(update={"risks": risks})})
     assert any("run P-PRI-MIA too, by holdfast assess without --only" in step.what for step in Outline(left).steps)
+
+
+def test_threats_that_lack_holdout_rows_share_one_step() -> None:
+    made = make_assessment()
+    needs = {"P-EVA-SCORE": 100, "P-EVA-LABEL": 200, "P-PRI-MIA": 100}
+    evidence = tuple(
+        item.model_copy(
+            update={
+                "status": "inconclusive",
+                "reason": f"89 holdout rows; this measurement needs at least {needs[item.probe]}",
+                "rows": (),
+                "metrics": (),
+            }
+        )
+        if item.probe in needs
+        else item
+        for item in made.evidence
+    )
+    steps = Outline(made.model_copy(update={"evidence": evidence})).steps
+    about_rows = [step for step in steps if "holdout rows" in step.what + step.why]
+    assert [step.what for step in about_rows] == ["Add holdout rows: 89 now, at least 200 needed"]
+    for name in ("Score-guided evasion by queries", "Label-only evasion by queries", "Membership inference"):
+        assert name in about_rows[0].why
+    assert not any("Make Membership inference measurable" in step.what for step in steps)

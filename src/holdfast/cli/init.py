@@ -66,7 +66,7 @@ def init(
         for line in described(seen):
             say(plain(line))
     if not yes:
-        say("What follows only you can know. Enter takes the value in brackets.")
+        say("What follows only you can know. Enter takes the value in brackets, and marks it as a default.")
     answers = Answers(ask=not yes)
     document = system_document(place, paths, seen, answers, root)
     text = render(document)
@@ -144,11 +144,11 @@ class Answers:
         return self._words(where, question, default, known, 1)[0]
 
     def _words(self, where: str, question: str, default: str, known: list[str], most: int) -> list[str]:
-        if not self.ask:
-            self.defaults.append(where)
-            return [default]
         while True:
-            answer = str(typer.prompt(f"{clean(question)} ({' | '.join(known)})", default=default))
+            answer = self._answer(f"{clean(question)} ({' | '.join(known)})", default)
+            if not answer:
+                self._mark(where)
+                return [default]
             given = list(dict.fromkeys(word.strip() for word in answer.split(",") if word.strip()))
             if 0 < len(given) <= most and set(given) <= set(known):
                 return given
@@ -156,11 +156,12 @@ class Answers:
 
     def order(self, where: str, question: str, default: list[str]) -> list[str]:
         """The same names in their order."""
-        if not self.ask:
-            self.defaults.append(where)
-            return default
         while True:
-            given = [name.strip() for name in str(typer.prompt(question, default=", ".join(map(clean, default)))).split(",")]
+            answer = self._answer(question, ", ".join(map(clean, default)))
+            if not answer:
+                self._mark(where)
+                return default
+            given = [name.strip() for name in answer.split(",")]
             if sorted(given) == sorted(map(clean, default)):
                 return [next(name for name in default if clean(name) == word) for word in given]
             typer.echo("  each of these once, with commas between")
@@ -182,22 +183,31 @@ class Answers:
                 typer.echo(f"  {clean(str(error))}")
         return ""
 
+    def _answer(self, question: str, default: str) -> str:
+        """What was typed; nothing where Enter took the default or nobody is asked."""
+        return str(typer.prompt(f"{question} [{default}]", default="", show_default=False)).strip() if self.ask else ""
+
+    def _mark(self, where: str) -> None:
+        if where not in self.defaults:
+            self.defaults.append(where)
+
     def amount(self, where: str, question: str, default: float) -> float:
         """A positive amount."""
-        if not self.ask:
-            self.defaults.append(where)
-            return default
         while True:
-            given = float(typer.prompt(question, default=f"{default:.15g}", type=float))
+            answer = self._answer(question, f"{default:.15g}")
+            if not answer:
+                self._mark(where)
+                return default
+            try:
+                given = float(answer)
+            except ValueError:
+                given = 0.0
             if 0 < given < float("inf"):
                 return int(given) if given.is_integer() else given
             typer.echo("  a number above 0")
 
     def span(self, where: str, question: str, default: tuple[float, float]) -> dict[str, float]:
         """A range with low and high."""
-        if not self.ask:
-            self.defaults.append(where)
-            return {"low": default[0], "high": default[1]}
         low = self.amount(where, f"{question}: rarely less than", default[0])
         high = self.amount(where, f"{question}: rarely more than", max(default[1], low))
         return {"low": min(low, high), "high": max(low, high)}

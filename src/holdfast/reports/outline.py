@@ -6,6 +6,7 @@ attacked units on which an attack succeeded, is `core.statistics.rate` over the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +41,9 @@ CLEAR_AUC = 0.6
 
 FLAWLESS_ROWS = 50
 """From here on a model that is never wrong on the holdout rows is more likely tested on what it was trained on."""
+
+FEW_ROWS = re.compile(r"(\d{1,12}) holdout rows; this measurement needs at least (\d{1,12})")
+"""The reason of a measurement that only lacks rows."""
 
 SWAPPED = Step(
     "Repair",
@@ -313,10 +317,7 @@ class Outline:
     def steps(self) -> tuple[Step, ...]:
         """What to do next, the most urgent first."""
         repair = [SWAPPED] if self._flawless else []
-        repair += [
-            Step("Repair", f"Make {_names([item])} measurable", item.reason, item.threat.id)
-            for item in self.having("failed", "inconclusive")
-        ]
+        repair += _repairs(self.having("failed", "inconclusive"))
         return steps_of(self.assessment, repair)
 
     @property
@@ -396,6 +397,24 @@ def _succeeded(evidence: Evidence) -> str:
     chance = f" Chance alone gives {numbers.share(evidence.chance)}." if evidence.chance else ""
     shown = numbers.share_interval(found.value, found.low, found.high)
     return f"Succeeded on {found.successes:,} of {found.trials:,} units{tested}: {shown} (95 % interval).{chance}"
+
+
+def _repairs(standings: Sequence[Standing]) -> list[Step]:
+    """One step for each lever: threats that only lack holdout rows share one, and so do those with the same reason."""
+    levers: dict[str, list[Standing]] = {}
+    for item in standings:
+        short = FEW_ROWS.search(item.reason) and not FEW_ROWS.sub("", item.reason).strip("; .")
+        levers.setdefault("" if short else item.reason, []).append(item)
+    steps = []
+    for reason, items in levers.items():
+        counts = [found for item in items for found in FEW_ROWS.findall(item.reason)]
+        if reason or not counts:
+            steps.append(Step("Repair", f"Make {_names(items)} measurable", reason, items[0].threat.id))
+            continue
+        now, needed = max(int(have) for have, _ in counts), max(int(need) for _, need in counts)
+        what = f"Add holdout rows: {now:,} now, at least {needed:,} needed"
+        steps.append(Step("Repair", what, f"Unlocks {_names(items)}.", items[0].threat.id))
+    return steps
 
 
 def _above_chance(evidence: Evidence) -> float:
