@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
 
-from holdfast.cli.placing import require_report
+from holdfast.cli.placing import alone_in, require_report, set_aside
 from holdfast.core.errors import ConfigurationError
+from holdfast.core.files import write_text
 
 
 @pytest.mark.parametrize("kind", ["HTML", "SARIF", "JUnit", "Markdown", "PDF", "comparison", "threats"])
@@ -30,3 +32,20 @@ def test_sources_are_never_replaced_and_earlier_reports_are(tmp_path: Path) -> N
     (tmp_path / "link.html").symlink_to(page)
     with pytest.raises(ConfigurationError, match="never replaced"):
         require_report(tmp_path / "link.html", "HTML", page)
+
+
+def _write_often(folder: Path, name: str) -> None:
+    for turn in range(20):
+        with alone_in(folder):
+            set_aside(folder / "a.json")
+            write_text(folder / "a.json", f"{name} {turn}")
+
+
+@pytest.mark.claim("loop-8")
+def test_two_runs_at_once_lose_no_file(tmp_path: Path) -> None:
+    runs = [multiprocessing.get_context("spawn").Process(target=_write_often, args=(tmp_path, name)) for name in "ab"]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(60)
+    assert {path.read_text() for path in tmp_path.glob("a*.json")} == {f"{name} {turn}" for name in "ab" for turn in range(20)}

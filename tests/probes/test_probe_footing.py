@@ -107,6 +107,15 @@ def test_a_table_pasted_under_new_patients_is_no_further_evidence() -> None:
     assert often.high - often.low == pytest.approx(alone.high - alone.low, rel=0.05)
 
 
+def test_jitter_makes_no_evidence_of_copies() -> None:
+    data = copies(40, 12)
+    numbers = data.x.select_dtypes("number").columns
+    moved = 1e-7 * np.random.default_rng(1).normal(size=(len(data), len(numbers)))
+    shaken = replace(data, x=data.x.assign(**{name: data.x[name] + moved[:, at] for at, name in enumerate(numbers)}))
+    assert distinct(shaken.x) <= 44
+    assert len(np.unique(tied(shaken).clusters)) <= 44
+
+
 def test_patients_and_copies_that_cross_are_one_cluster() -> None:
     crossed = replace(copies(4, 3), clusters=np.tile(["a", "b", "c"], 4))
     assert tied(crossed).clusters.tolist() == ["0"] * 12

@@ -68,7 +68,7 @@ def assess(
 ) -> None:
     """Attack the model, quantify the risks, and write the assessment."""
     from holdfast.assessment.run import prepare
-    from holdfast.cli.placing import require_placeable, set_aside, sources
+    from holdfast.cli.placing import alone_in, require_placeable, set_aside, sources
     from holdfast.cli.progress import Watcher
     from holdfast.core.errors import ConfigurationError
     from holdfast.core.files import write_document, write_text
@@ -97,15 +97,18 @@ def assess(
             raise
     assessment = run.finish(started=started)
     require_placeable(output, made_from, assessment=True)
-    replaced = set_aside(output)
-    write_document(output, assessment)
+    with alone_in(output.parent):
+        replaced = set_aside(output)
+        write_document(output, assessment)
     run.discard()
     if html:
         from holdfast.reports.html import render_html
 
         require_placeable(html, made_from, assessment=False)
-        set_aside(html)
-        write_text(html, render_html(assessment))
+        page = render_html(assessment)
+        with alone_in(html.parent):
+            set_aside(html)
+            write_text(html, page)
     _try_to_record(assessment, Path(system))
     if json:
         emit_json(assessment)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -141,6 +142,27 @@ def set_aside(path: Path) -> Path | None:
             f"cannot move the earlier file aside: {getattr(error, 'strerror', None) or error}", where=str(path)
         ) from error
     return aside
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other runs out while an earlier file is moved aside and the new one written.
+
+    Raises:
+        ConfigurationError: the folder cannot be made or opened.
+    """
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write: {error.strerror}", where=str(folder)) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _same(one: Path, other: Path) -> bool:

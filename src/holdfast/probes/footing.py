@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -29,6 +30,8 @@ from holdfast.core.target import Dataset, Model
 MOST_ROWS = 5000
 ASKED_TWICE = 200
 """Rows at most that are asked again, to see whether the model gives the same answers."""
+NEAR = 1e-4
+"""Numbers that differ by less than this share of their standard deviation are no further evidence."""
 PERCOLATED, SWALLOWED = 10, 0.1
 """A chain this many times as large as any person or copy, and this share of all rows, ties by coincidence."""
 
@@ -166,13 +169,29 @@ def standing(right: NDArray[np.bool_], y: NDArray[np.int64], clusters: NDArray[n
 
 
 def copies(x: Any) -> NDArray[np.int64]:
-    """(n,) codes; rows with the same inputs share one."""
-    return np.unique(row_digests(x), return_inverse=True)[1]
+    """(n,) codes; rows with the same inputs, up to `NEAR` of each number's spread, share one."""
+    return np.unique(row_digests(_coarse(x)), return_inverse=True)[1]
 
 
 def distinct(x: Any) -> int:
-    """How many rows have inputs that no earlier row has."""
-    return len(np.unique(row_digests(x)))
+    """How many rows have inputs that no earlier row has, as `copies` tells them apart."""
+    return int(copies(x).max(initial=-1)) + 1
+
+
+def _coarse(x: Any) -> Any:
+    """The inputs with each broken number as a whole multiple of its column's, or the array's, smallest step that counts."""
+    if not isinstance(x, pd.DataFrame):
+        values = np.asarray(x)
+        return _steps(values) if np.issubdtype(values.dtype, np.floating) else values
+    broken = [name for name in x.columns if pd.api.types.is_float_dtype(x[name].dtype)]
+    return x.assign(**{name: _steps(x[name].to_numpy(dtype=float, na_value=np.nan)) for name in broken}) if broken else x
+
+
+def _steps(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    finite = values[np.isfinite(values)].astype(float)
+    spread = float(finite.std()) if finite.size else 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.round(values / (NEAR * spread)) + 0.0 if spread > 0 else values.astype(float)
 
 
 def tied(data: Dataset) -> Dataset:
