@@ -103,10 +103,22 @@ def test_evidence_of_another_system_file_or_plug_in_is_never_taken_up(clinic: Pa
     assert folder() != first
 
 
+def _heed_ctrl_c() -> None:
+    """A shell's background job ignores SIGINT, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_measured_and_says_how_to_go_on(clinic: Path) -> None:
     command = [sys.executable, "-m", "holdfast.cli.main", "assess", "--budget", "quick", "--workers", "1"]
-    process = subprocess.Popen(command, cwd=clinic, stderr=subprocess.PIPE, text=True, env={**os.environ, "CI": "1"})
+    process = subprocess.Popen(
+        command,
+        cwd=clinic,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "CI": "1"},
+        preexec_fn=_heed_ctrl_c,
+    )
     assert process.stderr is not None
     lines = []
     for line in process.stderr:
