@@ -366,3 +366,10 @@ def test_a_policy_about_excluded_threats_alone_judges_nothing() -> None:
     out = document.threats[0].model_copy(update={"applicability": "excluded"})
     document = document.model_copy(update={"threats": (out, *document.threats[1:])})
     assert code(document, require=[out.id], threats={out.id: ThreatRule(max_success=0.0)}) == 3
+
+
+@pytest.mark.claim("loop-2")
+def test_nothing_exceeds_a_chance_that_always_succeeds() -> None:
+    rows = tuple(Row(unit=str(at), capability=1.0) for at in range(400))
+    certain = Evidence(probe="P-A", threats=("T-A",), status="measured", rows=rows, chance=1.0)
+    assert code(assessment((certain,)), require=[], threats={"T-A": ThreatRule(max_excess=0.01)}) == 3

@@ -12,7 +12,7 @@ from holdfast.core.errors import ConfigurationError
 from holdfast.core.files import write_text
 
 
-@pytest.mark.parametrize("kind", ["HTML", "SARIF", "JUnit", "Markdown", "PDF", "comparison", "threats"])
+@pytest.mark.parametrize("kind", ["HTML", "SARIF", "JUnit", "Markdown", "comparison"])
 def test_files_of_other_kinds_are_left_alone(tmp_path: Path, kind: str) -> None:
     rows = tmp_path / "train.csv"
     rows.write_text("age,outcome\n40,1\n")
@@ -23,15 +23,34 @@ def test_files_of_other_kinds_are_left_alone(tmp_path: Path, kind: str) -> None:
 
 def test_sources_are_never_replaced_and_earlier_reports_are(tmp_path: Path) -> None:
     page, empty = tmp_path / "report.html", tmp_path / "new.html"
-    page.write_text("<!doctype html><title>report</title>")
+    page.write_text('<!doctype html><meta name="generator" content="Holdfast 0.1.0">')
     empty.touch()
     for path in (page, empty, tmp_path / "not there.html"):
         require_report(path, "HTML")
     with pytest.raises(ConfigurationError, match="never replaced"):
         require_report(page, "HTML", page)
+    (tmp_path / "hard.html").hardlink_to(page)
+    with pytest.raises(ConfigurationError, match="never replaced"):
+        require_report(tmp_path / "hard.html", "HTML", page)
     (tmp_path / "link.html").symlink_to(page)
     with pytest.raises(ConfigurationError, match="never replaced"):
         require_report(tmp_path / "link.html", "HTML", page)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("HTML", "<!doctype html><title>my page</title>"),
+        ("SARIF", '{"about": "sarif"}'),
+        ("JUnit", '<testsuites><testsuite name="pytest"/></testsuites>'),
+        ("Markdown", "# measured risk"),
+    ],
+)
+def test_other_peoples_files_of_the_same_format_are_left_alone(tmp_path: Path, kind: str, content: str) -> None:
+    path = tmp_path / "theirs"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError, match="left alone"):
+        require_report(path, kind)
 
 
 def _write_often(folder: Path, name: str) -> None:

@@ -225,7 +225,13 @@ def _judge_threat(assessment: Assessment, threat: str, rule: ThreatRule) -> list
         if bound is None:
             continue
         where = f"threats.{threat}.{name}"
-        rates = [(item, upper_bound(item, item.chance if name == "max_excess" else 0.0)) for item in measured if item.rows]
+        telling = [item for item in measured if item.rows and (name == "max_success" or item.chance < 1)]
+        rates = [(item, upper_bound(item, item.chance if name == "max_excess" else 0.0)) for item in telling]
+        findings += [
+            _inconclusive(where, threat, f"{item.probe}: chance alone always succeeds, so that nothing can exceed it")
+            for item in measured
+            if item.rows and item not in telling
+        ]
         for item, upper in rates:
             if upper > bound:
                 message = f"{item.probe}: success may be up to {_percent(upper)} (95 % upper bound), above {_percent(bound)}"
@@ -245,7 +251,7 @@ def _judge_threat(assessment: Assessment, threat: str, rule: ThreatRule) -> list
 
 
 def upper_bound(evidence: Evidence, chance: float = 0.0) -> float:
-    """The upper end of the 95 % interval of the success rate, above what chance alone gives, in [0, 1].
+    """The upper end of the 95 % interval of the success rate, above what chance alone gives (less than 1), in [0, 1].
 
     Where the probe's own interval of the same counts is wider, because it knows of more than the rows show, that one counts.
     """
@@ -254,7 +260,7 @@ def upper_bound(evidence: Evidence, chance: float = 0.0) -> float:
     counts = sum(row.success for row in evidence.rows), len(evidence.rows)
     own = [metric.high for metric in evidence.metrics if (metric.successes, metric.trials) == counts and metric.high is not None]
     upper = max([upper, *own])
-    return max(0.0, (upper - chance) / (1 - chance)) if chance < 1 else 0.0
+    return max(0.0, (upper - chance) / (1 - chance))
 
 
 def _judge_totals(assessment: Assessment, policy: Policy) -> list[Finding]:

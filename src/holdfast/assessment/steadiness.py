@@ -43,7 +43,7 @@ class Steadiness:
 
     def __init__(self, target: Target, access: str, seed: int) -> None:
         self._rows = [some(data, ASKED, seed) for data in (target.holdout, target.train) if data is not None and len(data)]
-        self._before: list[tuple[Model, Answers, Answers]] = []
+        self._before: list[tuple[Model, Answers, Answers | None]] = []
         if access in ASK_NOTHING:
             return
         fresh = _crossed(target.holdout, seed)
@@ -51,9 +51,10 @@ class Steadiness:
         models = [target.model] if target.weights is target.model else [target.model, target.weights]
         for model in models:
             try:
-                self._before.append((model, _ask(model, [part.x for part in self._rows]), _ask(model, [early])))
+                known = _ask(model, [part.x for part in self._rows])
             except HoldfastError:
                 continue
+            self._before.append((model, known, _ask_if_taken(model, early)))
 
     def require(self) -> None:
         """Return if the models answer as they did.
@@ -64,22 +65,34 @@ class Steadiness:
         for model, (labels, scores), early in self._before:
             try:
                 labels_now, scores_now = _ask(model, [part.x for part in self._rows])
-                late = _ask(model, [self._late])
             except HoldfastError as error:
                 raise Inconclusive("the model answered before this measurement and fails after it", hint=error.hint) from error
             require_varied(labels, labels_now)
             require_unchanged(labels, labels_now)
             require_unchanged(np.ones(len(labels), dtype=bool), alike(scores, scores_now))
-            _require_fresh_answers(_commonest(early), _commonest(late), scores=scores.shape[1] > 0)
+            if early is None:
+                continue
+            late = _ask_if_taken(model, self._late)
+            if late is None:
+                raise Inconclusive("the model answered made-up rows before this measurement and refuses them after it")
+            _require_fresh_answers(_commonest(early), _commonest(late))
 
 
-def _require_fresh_answers(early: float, late: float, *, scores: bool) -> None:
+def _ask_if_taken(model: Model, rows: Any) -> Answers | None:
+    """The answers to rows that were made up, which a service that checks its inputs may refuse."""
+    try:
+        return _ask(model, [rows])
+    except HoldfastError:
+        return None
+
+
+def _require_fresh_answers(early: float, late: float) -> None:
     """Return if rows that were never asked before are still told apart.
 
     Raises:
-        Inconclusive: the commonest answer to them took over most of what was answered otherwise, or all of it from the start.
+        Inconclusive: the commonest answer to them took over most of what was answered otherwise.
     """
-    if (early < MOSTLY and 1 - late < (1 - early) / 4) or (scores and early == late == 1.0):
+    if early < MOSTLY and 1 - late < (1 - early) / 4:
         raise Inconclusive(
             f"after this measurement {late:.0%} of rows that were never asked before get one and the same answer, and "
             f"{early:.0%} of such rows did before it",

@@ -73,14 +73,16 @@ def assess(
     from holdfast.core.errors import ConfigurationError
     from holdfast.core.files import write_document, write_text
 
-    if html and html.resolve() == output.resolve():
-        raise ConfigurationError("the assessment and its report need two files", where=str(html), hint="Choose another --html.")
     started = time.monotonic()
     run = prepare(Path(system), budget=budget, seed=seed, only=only, workers=workers, trust=trust or (), show_values=show_values)
     made_from = sources(run.system, Path(system))
     require_placeable(output, made_from, assessment=True)
     if html:
         require_placeable(html, made_from, assessment=False)
+        if html.resolve() == output.resolve():
+            raise ConfigurationError(
+                "the assessment and its report need two files", where=str(html), hint="Choose another --html."
+            )
     with Watcher(len(run.plan.probes), run.plan.seconds) as watcher:
         try:
             run.measure(

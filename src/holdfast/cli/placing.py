@@ -51,15 +51,13 @@ def require_placeable(path: Path, sources: tuple[Path, ...], *, assessment: bool
 
 
 MARKS = {
-    "HTML": (b"<!doctype html",),
-    "SARIF": (b"sarif",),
-    "JUnit": (b"<testsuites",),
-    "Markdown": (b"measured risk of",),
-    "PDF": (b"%pdf-",),
-    "comparison": (b"holdfast-comparison/",),
-    "threats": (b"otmversion", b"mermaid"),
+    "HTML": b'content="holdfast',
+    "SARIF": b'"name": "holdfast"',
+    "JUnit": b'<testsuite name="holdfast ',
+    "Markdown": b"## measured risk of ",
+    "comparison": b'"holdfast-comparison/',
 }
-"""What an earlier file of each kind has near its beginning, in lower case."""
+"""What an earlier report of each kind, and nobody else's file, has near its beginning, in lower case."""
 LOOKED_AT = 1 << 16
 
 
@@ -82,7 +80,7 @@ def require_report(path: Path, kind: str, *sources: Path) -> None:
         return
     with file:
         head = file.read(LOOKED_AT).lower()
-    if head and not any(mark in head for mark in MARKS[kind]):
+    if head and MARKS[kind] not in head:
         raise ConfigurationError(
             f"a file that is no {kind} report of Holdfast's stands there, and is left alone",
             where=str(path),
@@ -131,7 +129,7 @@ def set_aside(path: Path) -> Path | None:
         ConfigurationError: it cannot be moved.
     """
     try:
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         number = 1
         while (aside := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():

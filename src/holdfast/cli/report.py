@@ -36,7 +36,7 @@ def report(
 
     from holdfast.assessment.comparison import Comparison
     from holdfast.assessment.files import read_assessment
-    from holdfast.cli.placing import require_report
+    from holdfast.cli.placing import require_placeable, require_report, set_aside
     from holdfast.core.errors import ConfigurationError
     from holdfast.core.files import read_document, write_bytes, write_text
     from holdfast.reports.outline import summary
@@ -50,9 +50,11 @@ def report(
     document = read_assessment(Path(assessment))
     comparison = read_document(Path(compare), Comparison, "a comparison of format holdfast-comparison/1") if compare else None
     made_from = [Path(assessment), *([Path(compare)] if compare else [])]
-    for kind, path in (("HTML", html), ("SARIF", sarif), ("JUnit", junit), ("Markdown", markdown), ("PDF", pdf)):
+    for kind, path in (("HTML", html), ("SARIF", sarif), ("JUnit", junit), ("Markdown", markdown)):
         if path:
             require_report(Path(path), kind, *made_from)
+    if pdf:
+        require_placeable(Path(pdf), tuple(made_from), assessment=False)
     written: dict[str, str] = {}
     if html:
         from holdfast.reports.html import render_html
@@ -77,7 +79,9 @@ def report(
     if pdf:
         from holdfast.reports.pdf import render_pdf
 
-        write_bytes(Path(pdf), render_pdf(document, comparison))
+        page = render_pdf(document, comparison)
+        set_aside(Path(pdf))
+        write_bytes(Path(pdf), page)
         written["pdf"] = pdf
     if json:
         emit_json({**summary(document), "written": written})

@@ -216,10 +216,11 @@ def _document(content: dict[str, Any], output: Path | None) -> None:
 
 def _text(text: str, output: Path | None) -> None:
     if output:
-        from holdfast.cli.placing import require_report
+        from holdfast.cli.placing import require_placeable, set_aside
         from holdfast.core.files import write_text
 
-        require_report(output, "threats")
+        require_placeable(output, (), assessment=False)
+        set_aside(output)
         write_text(output, text)
     else:
         say_lines(text)
